@@ -1,0 +1,258 @@
+"""Accounts: the state of B accounts on one tape, and the only step that changes it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+
+from envs import ledger
+from envs.backend import Array, Backend
+from envs.errors import ConfigError
+from envs.guards import Guards, GuardsConfig, LossShutdown, LossShutdownConfig, Situation
+from envs.ledger import LedgerStep
+from envs.rewards import RewardConfig, RewardInputs, reward_terms, total_reward
+from envs.tape import MarketTape
+from envs.terms import CapsConfig, CostConfig, FinancingConfig
+from envs.trade_book import ClosedTrades, TradeBook
+
+OBS_LIMIT = 1e3  # observations are clipped here; nothing that means something is larger
+FORECASTS = {"forecast_cvar": "predicted_cvar", "forecast_uncertainty": "forecast_uncertainty"}  # the term each one serves
+WEALTH_LIMIT = 1e100  # wealth is counted no further, so that no later arithmetic overflows; there is no floor
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodeConfig:
+    """Which rows an episode runs over.
+
+    Attributes:
+        length_bars: decisions in an episode; none for the whole window in order.
+        random_start: draw the first decision anywhere it fits, else start at the window's first row.
+        wealth_floor: ruin, as a fraction of initial wealth; wealth at or below it terminates the episode.
+    """
+
+    length_bars: int | None = 256
+    random_start: bool = True
+    wealth_floor: float = 0.01
+
+    def __post_init__(self) -> None:
+        if self.length_bars is not None and self.length_bars < 1:
+            raise ConfigError(
+                f"episode.length_bars = {self.length_bars}; expected at least 1, or nothing for the whole window."
+            )
+        if not 0 <= self.wealth_floor < 1:
+            raise ConfigError(f"episode.wealth_floor = {self.wealth_floor}; expected a fraction of initial wealth in [0, 1).")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TradingConfig:
+    """What every trading environment has. Each environment's own config adds to it and sets its defaults."""
+
+    costs: CostConfig = field(default_factory=CostConfig)
+    financing: FinancingConfig = field(default_factory=FinancingConfig)
+    caps: CapsConfig = field(default_factory=CapsConfig)
+    reward: RewardConfig = field(default_factory=lambda: RewardConfig(log_growth=1.0))
+    episode: EpisodeConfig = field(default_factory=EpisodeConfig)
+    shutdown: LossShutdownConfig | None = None
+    guards: GuardsConfig | None = None
+
+
+class TradingTask(ABC):
+    """What tells one environment from another: its action, and its observation. No money arithmetic.
+
+    Attributes:
+        config: settings.
+        tape: the market, up to the last row the task may ever see.
+        action_space: of one account.
+        market_names, market: M names and (T, M) float32, the exogenous part of the observation at each row.
+        account_names: names of the columns that `account_columns` returns.
+        keeps_trade_book: whether the profit of each round trip is booked.
+    """
+
+    keeps_trade_book: ClassVar[bool] = False
+    action_space: gym.Space
+    market_names: tuple[str, ...]
+    market: np.ndarray
+    account_names: tuple[str, ...]
+
+    def __init__(self, config: TradingConfig, tape: MarketTape) -> None:
+        self.config, self.tape = config, tape
+
+    def constants(self, backend: Backend) -> Any:
+        """Tables that the task needs where the accounts live; they become `accounts.constants`."""
+        return None
+
+    @abstractmethod
+    def target_weights(self, actions: Array, accounts: Accounts) -> Array:
+        """Weights (B, N) that the actions ask for, before guards and `project`."""
+
+    @abstractmethod
+    def account_columns(self, accounts: Accounts) -> list[Array]:
+        """Columns (B,) or (B, k), in the order of `account_names`."""
+
+    @property
+    def observation_names(self) -> tuple[str, ...]:
+        return self.market_names + self.account_names
+
+
+class Accounts:
+    """State of B accounts, one array a field, and the one step that changes it."""
+
+    def __init__(self, task: TradingTask, num_accounts: int, window: tuple[int, int], backend: Backend) -> None:
+        self.task, self.config, self.backend = task, task.config, backend
+        self.first, self.last = window
+        tape, b, n = task.tape, num_accounts, task.tape.num_assets
+        length = self.config.episode.length_bars
+        self.length = self.last - self.first if length is None else length
+        if self.length > self.last - self.first:
+            raise ConfigError(
+                f"episode.length_bars = {self.length} needs {self.length + 1} rows; "
+                f"the window has {self.last - self.first + 1}. Shorten the episode or widen the window."
+            )
+        self.constants = task.constants(backend)
+        self.gross = backend.real(tape.gross)
+        counted = [name for name, term in FORECASTS.items() if term in self.config.reward.terms]
+        self._forecasts = {name: backend.real(getattr(tape, name)) for name in counted}
+        self._rates = _cost_inputs(tape, backend)
+        self._financing = self.config.financing
+        if self.config.caps.gross <= 1:  # nothing is ever borrowed, so do not compute it at every step
+            self._financing = replace(self._financing, rate_annual=0.0)
+        self._gross_caps = _overnight_caps(tape, self.config.caps, backend)
+        table = np.clip(task.market, -OBS_LIMIT, OBS_LIMIT)
+        self._market_columns = len(task.market_names)
+        self.market_table = backend.array(np.pad(table, ((0, 0), (0, len(task.account_names)))), "float32")
+        self.row = backend.array(np.full(b, self.first), "int64")
+        self.end_row = self.row + self.length
+        self.wealth = backend.array(np.ones(b), "float64")
+        self.peak = self.wealth
+        self.weights = backend.zeros(b, n)
+        self.last_return = backend.zeros(b)
+        self.shutdown = None if self.config.shutdown is None else LossShutdown(self.config.shutdown, b, backend)
+        guards = self.config.guards
+        self.guards = None if guards is None else Guards(guards, tape, self.config.costs, b, backend)
+        self.book = TradeBook(b, n, backend) if task.keeps_trade_book else None
+        self._wealth_limit = backend.array(WEALTH_LIMIT, "float64")
+        terms = self.config.reward.terms if self.guards is None else (*self.config.reward.terms, *self.guards.reward_terms)
+        self.sums = {name: self.wealth * 0.0 for name in (*terms, "turnover_paid", "cost_paid")}
+
+    def reset(self, mask: Array, start_rows: Array) -> None:
+        """Fresh accounts, all cash, where `mask` (B,); `start_rows` (B,) is read there only."""
+        pick, backend = self.backend.select, self.backend
+        start = backend.array(start_rows, "int64")
+        self.row = pick(mask, start, self.row)
+        self.end_row = pick(mask, start + self.length, self.end_row)
+        self.wealth = pick(mask, 1.0, self.wealth)
+        self.peak = pick(mask, 1.0, self.peak)
+        self.weights = pick(mask, 0.0, self.weights)
+        self.last_return = pick(mask, 0.0, self.last_return)
+        self.sums = {name: pick(mask, 0.0, value) for name, value in self.sums.items()}
+        for part in (self.shutdown, self.guards, self.book):
+            if part is not None:
+                part.reset(mask)
+
+    def shorten(self, bars: np.ndarray) -> None:
+        """End the running episodes after `bars` (B,) decisions, so that accounts that start together do not end together."""
+        self.end_row = self.backend.xp.minimum(self.end_row, self.row + self.backend.array(bars, "int64"))
+
+    def advance(self, actions: Array) -> StepRecord:
+        """Trade at this close, hold to the next, mark to market."""
+        task, rows = self.task, self.backend.rows
+        gross_cap = None if self._gross_caps is None else rows(self._gross_caps, self.row)
+        target = ledger.project(task.target_weights(actions, self), self.config.caps, gross_cap)
+        if self.shutdown is not None or self.guards is not None:
+            target = self._restrained(target, gross_cap)
+        now, row = self.row, self.row + 1
+        gross_next = rows(self.gross, row)
+        rates = {name: rows(table, now) for name, table in self._rates.items()}
+        step = ledger.step(self.wealth, self.weights, target, gross_next, self.config.costs, self._financing, **rates)
+        closed = None
+        if self.book is not None:
+            closed = self.book.book(self.wealth, self.weights, step, gross_next, self.config.costs, **rates)
+        if self.shutdown is not None:
+            self.shutdown.observe(target, gross_next)
+        wealth = self.backend.xp.minimum(step.wealth, self._wealth_limit)
+        peak = self.backend.xp.maximum(self.peak, wealth)
+        forecasts = [rows(self._forecasts[name], now) if name in self._forecasts else None for name in FORECASTS]
+        terms = reward_terms(RewardInputs(step, self.wealth, peak, gross_next, *forecasts), self.config.reward)
+        if self.guards is not None:
+            terms |= self.guards.penalties(step.turnover, self.config.reward.scale)
+            self.guards.observe(step, gross_next)
+        reward = self.backend.real(total_reward(terms, self.config.reward))
+        self.row, self.wealth, self.peak = row, wealth, peak
+        self.weights, self.last_return = step.weights, step.portfolio_return
+        terminated = wealth <= self.config.episode.wealth_floor
+        # Truncation is not ruin: the learner bootstraps V(obs) here. Ruin terminates, and V(obs) = 0.
+        truncated = (row >= self.end_row) & ~terminated
+        for name, value in terms.items():
+            self.sums[name] = self.sums[name] + value
+        self.sums["turnover_paid"] = self.sums["turnover_paid"] + step.turnover
+        self.sums["cost_paid"] = self.sums["cost_paid"] + step.cost
+        return StepRecord(step, terms, reward, terminated, truncated, closed)
+
+    def _restrained(self, feasible: Array, gross_cap: Array | None) -> Array:
+        """What guards leave of feasible weights, no weight larger.
+
+        They come after the caps, else a leg that they close would make room for the other one; and the net cap comes after
+        them, for a leg that is left alone may exceed it.
+        """
+        kept = feasible
+        if self.shutdown is not None:
+            kept = self.shutdown.restrain(kept)
+        if self.guards is not None:
+            kept = self.guards.restrain(kept, Situation(self.wealth, self.peak, self.weights, self.row))
+        return ledger.project(kept, self.config.caps, gross_cap)
+
+    def observe(self) -> Array:
+        """Observations (B, D) float32: the market's row, then the account's columns."""
+        obs = self.backend.rows(self.market_table, self.row)
+        account, column = obs[:, self._market_columns :], 0
+        for values in self.task.account_columns(self):
+            if values.ndim == 1:
+                account[:, column] = values
+                column += 1
+            else:
+                account[:, column : column + values.shape[1]] = values
+                column += values.shape[1]
+        account[:] = account.clip(-OBS_LIMIT, OBS_LIMIT)
+        return obs
+
+    @property
+    def drawdown(self) -> Array:
+        """W/peak − 1 (B,), ≤ 0."""
+        return self.wealth / self.peak - 1.0
+
+    def summary(self) -> dict[str, Array]:
+        """What an episode leaves behind: sums of reward terms and of what trading took, and the total return."""
+        guards = {} if self.guards is None else self.guards.summary()
+        return {**self.sums, "total_return": self.wealth - 1.0, **guards}
+
+
+class StepRecord(NamedTuple):
+    """What happened in one step of B accounts."""
+
+    step: LedgerStep
+    terms: dict[str, Array]
+    reward: Array
+    terminated: Array
+    truncated: Array
+    closed_trades: ClosedTrades | None
+
+
+def _cost_inputs(tape: MarketTape, backend: Backend) -> dict[str, Array]:
+    """The tape's cost inputs, left out where they say nothing."""
+    inputs = {}
+    if np.any(tape.half_spread_bps != 0):
+        inputs["half_spread_bps"] = backend.real(tape.half_spread_bps)
+    if np.any(tape.impact_scale != 1):
+        inputs["impact_scale"] = backend.real(tape.impact_scale)
+    return inputs
+
+
+def _overnight_caps(tape: MarketTape, caps: CapsConfig, backend: Backend) -> Array | None:
+    """Gross cap at each row (T,), or None where it never changes."""
+    if caps.gross_overnight is None:
+        return None
+    return backend.real(np.where(tape.session_end, caps.gross_overnight, caps.gross))

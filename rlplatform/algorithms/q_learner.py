@@ -1,0 +1,251 @@
+"""What CQL, IQL and discrete CQL share: settings, gradients by part, slow copies, the way to a Policy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import torch
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.learner.torch.torch_learner import TorchLearner
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from torch import Tensor, nn
+
+from envs.errors import ConfigError
+from rlplatform.algorithms import imitation
+from rlplatform.algorithms.callbacks import SetThreads
+from rlplatform.algorithms.offline_data import RegisteredEpisodes, use_episodes
+from rlplatform.algorithms.offline_defects import SlowCopiesEachGradientStep
+from rlplatform.algorithms.offline_learner import CountedInGradientSteps, MinibatchLearner, OfflineTraining
+from rlplatform.models.config import ModelConfig
+from rlplatform.models.mlp import MLPConfig
+from rlplatform.models.policy import Policy
+from rlplatform.models.q_critics import as_logits
+from rlplatform.models.q_module import QModule
+
+TRAINING, TEMPERATURE, REWARD_SCALE = "training", "temperature", "reward_scale"
+
+
+@dataclass(frozen=True, kw_only=True)
+class QTrainingConfig(CountedInGradientSteps):
+    """What every algorithm with action values has. Rewards are divided by their standard deviation in the data first, so
+    that weights and temperatures mean the same on every market; exported values are in the rewards' own unit again.
+
+    Attributes:
+        gradient_steps: length of the training [minibatches].
+        batch_size: transitions in one gradient step.
+        steps_per_iteration: gradient steps between two rows of metrics.
+        learning_rate: Adam's, of policy and value head.
+        critic_learning_rate: Adam's, of the critics.
+        gamma: discount a step.
+        tau: share of the way that slow copies go in each gradient step.
+        grad_clip: largest norm of each part's gradient; None for no limit.
+        num_learners: 0 learns in this process, 1 in a remote one.
+        num_threads: torch threads of a local learner.
+    """
+
+    gradient_steps: int = 20_000
+    batch_size: int = 512
+    steps_per_iteration: int = 500
+    learning_rate: float = 3e-4
+    critic_learning_rate: float = 1e-3
+    gamma: float = 0.99
+    tau: float = 0.005
+    grad_clip: float | None = 10.0
+    num_learners: int = 0
+    num_threads: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("gradient_steps", "batch_size", "steps_per_iteration", "num_threads"):
+            self._check(name, getattr(self, name) >= 1, "at least 1")
+        for name in ("learning_rate", "critic_learning_rate"):
+            self._check(name, getattr(self, name) > 0, "above 0")
+        self._check("gamma", 0 <= self.gamma <= 1, "a discount in [0, 1]")
+        self._check("tau", 0 < self.tau <= 1, "a share in (0, 1], usually 0.005")
+        self._check("grad_clip", self.grad_clip is None or self.grad_clip > 0, "above 0, or null for none")
+        # Gradients are taken part by part, which torch's data-parallel wrapper does not average.
+        self._check("num_learners", self.num_learners in (0, 1), "0 (this process) or 1 (a remote one)")
+
+    def _check(self, name: str, holds: bool, expected: str) -> None:
+        if not holds:
+            raise ConfigError(f"training.{name} = {getattr(self, name)}; expected {expected}.")
+
+
+class OfflineQConfig(AlgorithmConfig):
+    """An AlgorithmConfig that asks for no environment."""
+
+    def __init__(self, algo_class: type | None = None) -> None:
+        super().__init__(algo_class=algo_class or OfflineQ)
+        self._is_online = False
+
+    def get_default_rl_module_spec(self) -> RLModuleSpec:
+        return RLModuleSpec()
+
+    def get_default_learner_class(self) -> type[QLearner]:
+        return QLearner
+
+
+class OfflineQ(OfflineTraining, Algorithm):
+    """RLlib's Algorithm with an offline training step. Its own CQL and IQL stay aside: they bring SAC's replay buffers and
+    MARWIL's checks (β ≤ 1), and no loss of theirs is used."""
+
+    @classmethod
+    def get_default_config(cls) -> OfflineQConfig:
+        return OfflineQConfig(algo_class=cls)
+
+
+class QLearner(SlowCopiesEachGradientStep, MinibatchLearner, TorchLearner):
+    """One optimiser for each part of the module, each fed by its own loss; slow copies follow in every gradient step."""
+
+    batch_columns: ClassVar[tuple[str, ...]] = (
+        Columns.OBS,
+        Columns.NEXT_OBS,
+        Columns.ACTIONS,
+        Columns.REWARDS,
+        Columns.TERMINATEDS,
+    )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The fields of the training config."""
+        return self.config.learner_config_dict[TRAINING]
+
+    def parts(self, module: QModule) -> dict[str, tuple[list[nn.Parameter], float]]:
+        """name → (parameters, learning rate): which loss moves what."""
+        raise NotImplementedError
+
+    def losses(self, module: QModule, batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """name of a part → its loss, a scalar; rewards in `batch` are in units of their standard deviation."""
+        raise NotImplementedError
+
+    def configure_optimizers_for_module(self, module_id: str, config: AlgorithmConfig | None = None) -> None:
+        for name, (params, learning_rate) in self.parts(self._module_alone).items():
+            self.register_optimizer(
+                module_id=module_id,
+                optimizer_name=name,
+                optimizer=torch.optim.Adam(params, lr=learning_rate),
+                params=params,
+                lr_or_lr_schedule=learning_rate,
+            )
+
+    def begin_epoch(self) -> None:
+        super().begin_epoch()
+        table = self.minibatches.table
+        spread = float(table[Columns.REWARDS][table[Columns.LOSS_MASK]].double().std(correction=0))
+        self._module_alone.reward_scale.fill_(spread or 1.0)
+
+    def compute_loss_for_module(self, *, module_id: str, config: Any, batch: dict, fwd_out: dict) -> Tensor:
+        module = self.module[module_id].unwrapped()
+        self._losses = self.losses(module, {**batch, Columns.REWARDS: batch[Columns.REWARDS] / module.reward_scale}, fwd_out)
+        self.metrics.log_dict({f"{name}_loss": loss for name, loss in self._losses.items()}, key=module_id, window=1)
+        return sum(self._losses.values())
+
+    def compute_gradients(self, loss_per_module: dict[str, Tensor], **kwargs: Any) -> dict[Tensor, Tensor]:
+        gradients: dict[Tensor, Tensor] = {}
+        parts = self.get_optimizers_for_module(next(iter(loss_per_module)))
+        for name, optimizer in parts:
+            params = self._optimizer_parameters[optimizer]
+            # The graph of another part may run through this one's networks: keep it until the last.
+            found = torch.autograd.grad(self._losses[name], params, retain_graph=name != parts[-1][0], allow_unused=True)
+            gradients |= {param: gradient for param, gradient in zip(params, found, strict=True) if gradient is not None}
+        return gradients
+
+    def log_means(self, **values: Tensor) -> None:
+        """Report means over the minibatch as they stand at the end of the iteration."""
+        self.metrics.log_dict(
+            {name: value.detach().float().mean() for name, value in values.items()}, key=DEFAULT_MODULE_ID, window=1
+        )
+
+
+def policy_parameters(module: QModule) -> list[nn.Parameter]:
+    """All of the ActorCritic but its value head."""
+    return [param for name, param in module.actor_critic.named_parameters() if not name.startswith("value.")]
+
+
+def masked_mean(values: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+    """Mean over transitions; rows of a sequence that are no decision do not count."""
+    mask = batch.get(Columns.LOSS_MASK)
+    return values.mean() if mask is None else values[mask].mean()
+
+
+def bellman_target(batch: Mapping[str, Tensor], next_value: Tensor, gamma: float) -> Tensor:
+    """r + γ V(s'), with V = 0 after ruin; the end of a window is no end, its future has a value."""
+    return batch[Columns.REWARDS] + gamma * torch.where(batch[Columns.TERMINATEDS], 0.0, next_value)
+
+
+def check_weights_without_memory(algorithm: str, model: ModelConfig, data: RegisteredEpisodes) -> None:
+    """CQL and IQL value single transitions of weights.
+
+    Raises:
+        ConfigError: a model with memory, or numbered actions.
+    """
+    if not isinstance(model, MLPConfig):
+        raise ConfigError(
+            f"training.algorithm = {algorithm} has no memory; model.kind = {model.kind!r}. "
+            "Use model.kind: mlp, or discrete_cql, bc or marwil with memory."
+        )
+    if not isinstance(data.action_space, gym.spaces.Box):
+        raise ConfigError(
+            f"training.algorithm = {algorithm} needs weights; the dataset has {data.action_space}. "
+            "Use discrete_cql for numbered actions."
+        )
+
+
+def build_offline_q(
+    training: QTrainingConfig,
+    data: RegisteredEpisodes,
+    seed: int,
+    learner_class: type[QLearner],
+    module: tuple[RLModuleSpec, dict[str, Any]],
+) -> AlgorithmConfig:
+    """RLlib's config for such a training; `.build_algo()` starts it, each `train()` is one iteration.
+
+    Args:
+        module: from `q_module_spec`.
+        seed: of the order of minibatches and of torch.
+    """
+    spec, model_config = module
+    config = (
+        OfflineQConfig()
+        .rl_module(rl_module_spec=spec, model_config=model_config)
+        .training(
+            learner_class=learner_class,
+            train_batch_size_per_learner=training.batch_size,
+            gamma=training.gamma,
+            grad_clip=training.grad_clip,
+            grad_clip_by="global_norm",
+            learner_config_dict={TRAINING: asdict(training)},
+        )
+        .learners(num_learners=training.num_learners)
+        .debugging(seed=seed, log_level="ERROR")
+        .callbacks(on_algorithm_init=SetThreads(training.num_threads))
+    )
+    return use_episodes(config, data, training.steps_per_iteration)
+
+
+def offline_policy(algorithm: Algorithm, env_id: str) -> Policy:
+    """The policy as it stands: an ordinary ActorCritic with PPO's names, and the normalizer of the dataset.
+
+    Its value head is in the rewards' own unit. After discrete CQL its logits are Q / temperature, Q in standard deviations
+    of the data's reward: the mode is the action of largest Q. After BC and MARWIL it is `imitation.offline_policy`.
+
+    Args:
+        algorithm: of any offline training of this room.
+        env_id: the environment that the data came from.
+    """
+    policy = imitation.offline_policy(algorithm, env_id)
+    settings = algorithm.config.learner_config_dict.get(TRAINING)
+    if settings is None:
+        return policy
+    state = algorithm.learner_group.get_weights([DEFAULT_MODULE_ID])[DEFAULT_MODULE_ID]
+    with torch.no_grad():
+        for param in policy.actor_critic.value.parameters():
+            param *= float(state[REWARD_SCALE])
+    if TEMPERATURE in settings:
+        as_logits(policy.actor_critic, settings[TEMPERATURE])
+    return policy

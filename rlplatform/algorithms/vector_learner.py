@@ -1,0 +1,137 @@
+"""VectorPPOLearner: PPO's loss on whole sequences, without connectors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.learner.training_data import TrainingData
+from ray.rllib.evaluation.postprocessing import Postprocessing
+from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
+from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
+from torch import Tensor
+
+from rlplatform.algorithms.learner import ResumablePPOLearner
+from rlplatform.algorithms.offline_rows import LOGGED_ROWS, OfflineRows
+from rlplatform.algorithms.pretraining import PRETRAINED, Anchor
+from rlplatform.algorithms.process_memory import keep_freed_memory
+from rlplatform.algorithms.rollout import Rollout, generalised_advantages, joined, segments, standardised
+from rlplatform.models.rl_module import HIDDEN, ActorCriticModule
+
+ANCHOR_PARAMS = "anchor_params"
+
+
+class VectorPPOLearner(ResumablePPOLearner):
+    """Takes Rollouts instead of episodes: advantages in one pass, minibatches of whole sequences with their states.
+
+    The loss is stock PPO's. Sequences may hold the end of one episode and the beginning of the next; the recurrent state
+    is reset there. Each epoch shuffles the sequences anew and uses every one of them, in the fewest minibatches of at most
+    `minibatch_size` transitions, all of the same size or one sequence less. With
+    `training.pretrain` an `Anchor` and `OfflineRows` add to the loss.
+    """
+
+    _anchor: Anchor | None = None
+    _logged: OfflineRows | None = None
+
+    def build(self) -> None:
+        keep_freed_memory()
+        super().build()
+        settings = self.config.learner_config_dict.get(PRETRAINED)
+        if settings is not None:
+            self._anchor = Anchor(settings, self.module[DEFAULT_MODULE_ID].unwrapped().actor_critic, self._device)
+        settings = self.config.learner_config_dict.get(LOGGED_ROWS)
+        if settings is not None:
+            self._logged = OfflineRows(settings, self.config.model_config, self._device)
+
+    def before_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
+        super().before_gradient_based_update(timesteps=timesteps)
+        for part in (self._anchor, self._logged):
+            if part is not None:
+                part.at(timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0))
+
+    def compute_loss_for_module(self, **kwargs: Any) -> Tensor:
+        loss, batch, module_id = super().compute_loss_for_module(**kwargs), kwargs["batch"], kwargs["module_id"]
+        if ANCHOR_PARAMS in batch:
+            divergence = self._anchor.divergence(batch[ANCHOR_PARAMS], kwargs["fwd_out"][Columns.ACTION_DIST_INPUTS])
+            self.metrics.log_value((module_id, "kl_to_pretrained"), divergence.detach(), window=1)
+            loss = loss + self._anchor.coeff * divergence
+        if self._logged is not None and self._logged.coeff > 0:
+            imitation = self._logged.loss(self.module[module_id].unwrapped())
+            self.metrics.log_value((module_id, "imitation_loss"), imitation.detach(), window=1)
+            loss = loss + self._logged.coeff * imitation
+        return loss
+
+    def update(self, *args: Any, **kwargs: Any) -> Any:
+        with denormals_flushed():
+            return super().update(*args, **kwargs)
+
+    def _create_iterator_if_necessary(
+        self,
+        *,
+        training_data: TrainingData,
+        num_epochs: int = 1,
+        minibatch_size: int | None = None,
+        **kwargs: Any,
+    ) -> Iterator[MultiAgentBatch]:
+        rollout = joined(training_data.episodes, self._device)
+        columns = training_columns(rollout, self.config.gamma, self.config.lambda_)
+        if self._anchor is not None and self._anchor.coeff > 0:
+            columns[ANCHOR_PARAMS] = segments(self._anchor.params(rollout), rollout.segment_length)
+        sequences, length = columns[Columns.OBS].shape[:2]
+        size = sequences if minibatch_size is None else max(1, minibatch_size // length)
+        return self._minibatches(columns, length, size, num_epochs)
+
+    def _minibatches(self, columns: dict[str, Tensor], length: int, size: int, num_epochs: int) -> Iterator[MultiAgentBatch]:
+        sequences = len(columns[Columns.OBS])
+        for _ in range(num_epochs):
+            order = torch.randperm(sequences, device=columns[Columns.OBS].device)
+            for rows in order.tensor_split(-(-sequences // size)):
+                yield _minibatch({name: column[rows] for name, column in columns.items()}, length)
+
+
+def training_columns(rollout: Rollout, gamma: float, gae_lambda: float) -> dict[str, Tensor]:
+    """What PPO's loss reads, as (sequences, L, …), and the state before each sequence (sequences, H)."""
+    advantages = generalised_advantages(rollout, gamma, gae_lambda)
+    time_major = {
+        Columns.OBS: rollout.obs,
+        ActorCriticModule.IS_FIRST: rollout.first,
+        Columns.ACTIONS: rollout.actions,
+        Columns.ACTION_DIST_INPUTS: rollout.params,
+        Columns.ACTION_LOGP: rollout.log_prob,
+        Postprocessing.ADVANTAGES: standardised(advantages),
+        Postprocessing.VALUE_TARGETS: advantages + rollout.value,
+    }
+    columns = {name: segments(values, rollout.segment_length) for name, values in time_major.items()}
+    return columns | {Columns.STATE_IN: rollout.states.flatten(0, 1)}
+
+
+@contextmanager
+def denormals_flushed() -> Iterator[None]:
+    """Numbers too small for full precision count as zero inside; the processor's setting is as before afterwards.
+
+    Gradients through saturated gates fade into denormals, on which products crawl (docs/LOG.md, 2026-11-21).
+    """
+    was_flushed = float(torch.tensor(1e-40) * 1.0) == 0.0
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(was_flushed)
+
+
+class _SharedBatch(SampleBatch):
+    """A SampleBatch that counts transitions, not sequences, and leaves its tensors where they are."""
+
+    def __init__(self, columns: dict[str, Any], count: int) -> None:
+        super().__init__(columns)
+        self.count = count
+
+
+def _minibatch(columns: dict[str, Any], length: int) -> MultiAgentBatch:
+    count = len(columns[Columns.OBS]) * length
+    columns[Columns.STATE_IN] = {HIDDEN: columns[Columns.STATE_IN]}
+    return MultiAgentBatch({DEFAULT_MODULE_ID: _SharedBatch(columns, count)}, env_steps=count)

@@ -1,0 +1,1 @@
+"""Speed, side by side: our environments, whole training against other libraries, and the machine's own limit."""

@@ -1,0 +1,190 @@
+"""ExperimentConfig: everything one training run depends on, composed of each room's own config."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from envs.errors import ConfigError
+from envs.pair_leverage import PairLeverageConfig
+from envs.portfolio import PortfolioConfig
+from envs.regime import RegimeConfig
+from rlplatform.algorithms.cql import CQLTrainingConfig
+from rlplatform.algorithms.discrete_cql import DiscreteCQLTrainingConfig
+from rlplatform.algorithms.imitation import BCTrainingConfig, MARWILTrainingConfig
+from rlplatform.algorithms.iql import IQLTrainingConfig
+from rlplatform.algorithms.ppo import PPOTrainingConfig
+from rlplatform.data import BundledConfig, FolderConfig, SyntheticConfig, YahooConfig
+from rlplatform.evaluation.baselines import BaselineConfig
+from rlplatform.evaluation.gate import GateConfig
+from rlplatform.evaluation.significance import BootstrapConfig
+from rlplatform.experiments.loading import plain, structure
+from rlplatform.experiments.logged_data import DatasetConfig, dataset_sections
+from rlplatform.experiments.tracking import TrackingConfig
+from rlplatform.experiments.yaml_text import apply_overrides, read_yaml
+from rlplatform.features import FeatureConfig
+from rlplatform.models.gru import GRUConfig
+from rlplatform.models.mlp import MLPConfig
+
+DataConfig = Annotated[BundledConfig | FolderConfig | YahooConfig | SyntheticConfig, Field(discriminator="source")]
+EnvConfig = Annotated[PortfolioConfig | RegimeConfig | PairLeverageConfig, Field(discriminator="id")]
+ModelConfig = Annotated[GRUConfig | MLPConfig, Field(discriminator="kind")]
+ImitationConfig = BCTrainingConfig | MARWILTrainingConfig
+OfflineTrainingConfig = ImitationConfig | CQLTrainingConfig | IQLTrainingConfig | DiscreteCQLTrainingConfig
+TrainingConfig = Annotated[PPOTrainingConfig | OfflineTrainingConfig, Field(discriminator="algorithm")]
+Period = tuple[datetime.date, datetime.date]
+SEARCH, WALKFORWARD = "search", "walkforward"  # blocks of a file that are no part of a training
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitConfig:
+    """Which days train, which choose the checkpoint, which judge. First and last day of each, both included.
+
+    Attributes:
+        train: episodes and scalers see these rows only.
+        validation: after `train`; chooses the best checkpoint. Without it the last weights are judged.
+        test: after both; opened once, at the end.
+    """
+
+    train: Period
+    test: Period
+    validation: Period | None = None
+
+    def __post_init__(self) -> None:
+        periods = {"train": self.train, "validation": self.validation, "test": self.test}
+        previous = None
+        for name, period in periods.items():
+            if period is None:
+                continue
+            if period[0] >= period[1]:
+                raise ConfigError(f"split.{name} = [{period[0]}, {period[1]}] ends before it starts. Swap the dates.")
+            if previous is not None and period[0] <= periods[previous][1]:
+                raise ConfigError(
+                    f"split.{name} starts {period[0]}, inside split.{previous} which ends {periods[previous][1]}. "
+                    "Periods follow each other: train, validation, test."
+                )
+            previous = name
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """How the policy is looked at while it trains, and judged at the end.
+
+    Attributes:
+        interval_iterations: training iterations between two looks at the validation period.
+        metric: of the validation track, higher is better; chooses the best checkpoint.
+        policy: which weights are judged: the best on validation, or the last.
+        baselines, bootstrap, gate: see their own configs.
+    """
+
+    interval_iterations: int = 5
+    metric: Literal["sharpe", "sortino", "total_return", "cagr"] = "sharpe"
+    policy: Literal["best", "last"] = "best"
+    baselines: BaselineConfig = field(default_factory=BaselineConfig)
+    bootstrap: BootstrapConfig = field(default_factory=BootstrapConfig)
+    gate: GateConfig = field(default_factory=GateConfig)
+
+    def __post_init__(self) -> None:
+        if self.interval_iterations < 1:
+            raise ConfigError(f"evaluation.interval_iterations = {self.interval_iterations}; expected at least 1.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExperimentConfig:
+    """One training run.
+
+    Attributes:
+        name: first part of the run directory's name.
+        seed: of weights, exploration, episode starts and bootstrap.
+        dataset: logged episodes, for the offline algorithms; without `data`, `split`, `env` or `features` of its own the
+            experiment takes the dataset's.
+        results_dir: where run directories are made.
+        tracking: where the run is shown; changes nothing of it, and so has no part in its hash.
+    """
+
+    name: str
+    data: DataConfig
+    split: SplitConfig
+    env: EnvConfig
+    seed: int = 0
+    features: FeatureConfig = field(default_factory=FeatureConfig)
+    model: ModelConfig = field(default_factory=GRUConfig)
+    training: TrainingConfig = field(default_factory=PPOTrainingConfig)
+    dataset: DatasetConfig | None = None
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    results_dir: str = "results"
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def __post_init__(self) -> None:
+        if not self.name or any(c in self.name for c in "/\\ :"):
+            raise ConfigError(f"name = {self.name!r}; it becomes a folder's name, so no spaces, colons or slashes.")
+        if not 0 <= self.seed < 2**31:
+            raise ConfigError(f"seed = {self.seed}; expected 0 ≤ seed < 2^31.")
+        algorithm, offline = self.training.algorithm, isinstance(self.training, OfflineTrainingConfig)
+        if offline and self.dataset is None:
+            raise ConfigError(f"training.algorithm = {algorithm} learns from a dataset; give dataset: {{paths: [DIR]}}.")
+        if not offline and self.dataset is not None:
+            raise ConfigError(
+                f"training.algorithm = {algorithm} learns from the environment and reads no dataset. Leave `dataset` out, or "
+                "train an offline algorithm on it and go on from that run with training.pretrain.run."
+            )
+
+    @property
+    def step_unit(self) -> str:
+        """What the training's length is counted in."""
+        return "env_steps" if self.dataset is None else "gradient_steps"
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the complete config; part of a run's manifest. 1 and 1.0 are the same setting."""
+        content = {name: value for name, value in plain(self).items() if name != "tracking"}
+        return hashlib.sha256(json.dumps(_same_numbers(content), sort_keys=True).encode()).hexdigest()
+
+
+def in_one_process(config: ExperimentConfig) -> ExperimentConfig:
+    """The same training without remote runners and learners, so that a breakpoint stops where it is."""
+    remote = ("num_env_runners", "num_learners", "num_gpus_per_learner")
+    here = {name: 0 for name in remote if hasattr(config.training, name)}
+    return replace(config, training=replace(config.training, **here))
+
+
+def _same_numbers(value: Any) -> Any:
+    """Every number but a truth value as float: a default may be 0 where its YAML reads back as 0.0."""
+    if isinstance(value, dict):
+        return {key: _same_numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_same_numbers(item) for item in value]
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
+    """The YAML file as an ExperimentConfig, with "key=value" overrides applied. Of a sweep's file, what is not varied.
+
+    Raises:
+        ConfigError: names the file and the key.
+    """
+    content = config_content(path, overrides)
+    for block in (SEARCH, WALKFORWARD):
+        content.pop(block, None)
+    return structure(ExperimentConfig, content, where=Path(path).name)
+
+
+def config_content(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """What the YAML file says, overrides applied, with what it takes from its dataset.
+
+    Raises:
+        ConfigError: the file cannot be read, or an override has another form than "key=value".
+        DatasetError: the dataset it names is not whole.
+    """
+    own = read_yaml(path)
+    content = apply_overrides(dataset_sections(apply_overrides(own, overrides)) | own, overrides)
+    if isinstance(content.get("training"), Mapping):
+        content["training"] = {"algorithm": "ppo"} | dict(content["training"])
+    return content

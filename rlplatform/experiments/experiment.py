@@ -1,0 +1,281 @@
+"""The experiments behind the commands: train and judge, judge again, judge baselines alone."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from envs.errors import ConfigError
+from envs.tape import MarketTape
+from envs.terms import CostConfig, FinancingConfig
+from rlplatform.data import BundledConfig, FolderConfig, load_prices
+from rlplatform.data.request import clean_period
+from rlplatform.evaluation.baselines import judge_baselines
+from rlplatform.evaluation.report import write_report
+from rlplatform.evaluation.scoretable import ScoreTable
+from rlplatform.evaluation.verdict import Verdict
+from rlplatform.experiments.checkpoints import good_checkpoint, recover_checkpoint
+from rlplatform.experiments.config import DataConfig, ExperimentConfig, load_config
+from rlplatform.experiments.judging import OUT_OF_SAMPLE, check_judging, judge_policy, named_regimes, sample_of, with_earlier
+from rlplatform.experiments.logged_data import check_dataset_fits
+from rlplatform.experiments.market import Market, prepare_market
+from rlplatform.experiments.pretraining import check_pretraining
+from rlplatform.experiments.run_directory import RunDirectory, describe_environment
+from rlplatform.experiments.standing import Standing
+from rlplatform.experiments.storage import Place, is_remote, store
+from rlplatform.experiments.tracking import Tracker
+from rlplatform.experiments.trainers import Row, training_env
+from rlplatform.experiments.training import judged_checkpoint, train
+from rlplatform.files import recover_directory
+from rlplatform.models.policy import Policy
+
+log = logging.getLogger(__name__)
+# What a run that goes on may change, with all of tracking; anything else would make it another run.
+RESUMABLE = {"env_steps": "training.total_env_steps", "gradient_steps": "training.gradient_steps"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A training that is ready to start: everything that can be checked beforehand has been."""
+
+    config: ExperimentConfig
+    market: Market
+    run: RunDirectory
+    resume: bool = False
+
+
+def new_job(config: ExperimentConfig) -> Job:
+    """Check prices and settings, then make the run directory; a mistake leaves none behind.
+
+    Raises:
+        ConfigError, MarketDataError: the settings do not suit each other or the prices.
+    """
+    return Job(config=config, market=checked_market(config), run=RunDirectory.create(config))
+
+
+def checked_market(config: ExperimentConfig) -> Market:
+    """The market of a training, after all that can be checked of it and of the settings.
+
+    Raises:
+        ConfigError, MarketDataError: the settings do not suit each other or the prices.
+    """
+    Place.of(config.results_dir)
+    market = prepare_market(config)
+    env = training_env(config, market.tape)
+    if config.dataset is not None:
+        check_dataset_fits(config, env)
+    check_pretraining(config)
+    check_judging(config, market.tape.symbols)
+    return market
+
+
+def resumed_job(path: Path, overrides: Sequence[str] = ()) -> Job:
+    """Take up a run at its last checkpoint.
+
+    Args:
+        overrides: "training.total_env_steps=…" (offline: gradient_steps) to train longer, "tracking.…=…" to be shown
+            elsewhere; they go into the run's config.yaml.
+
+    Raises:
+        ConfigError: no run or no checkpoint there, another override, or prices or features have changed since it began.
+    """
+    run = RunDirectory.open(path)
+    for which in ("last", "best"):
+        recover_checkpoint(run.checkpoint(which), log.warning)
+    recover_directory(run.policy)
+    standing, unit = Standing.of(run), run.config().step_unit
+    longer = [override for override in overrides if not override.startswith("tracking.")]
+    for key in (override.partition("=")[0] for override in longer):
+        if key != RESUMABLE[unit]:
+            raise ConfigError(
+                f"--resume with {key}: a run goes on as it began; only {RESUMABLE[unit]} may change. "
+                f"For another run: rlplatform train {run.path / 'config.yaml'} {key}=…"
+            )
+    config = load_config(run.path / "config.yaml", overrides)
+    if longer and config.training.length <= getattr(standing, unit):
+        raise ConfigError(
+            f"{longer[-1]}: {run.path.name} has made {getattr(standing, unit)} {unit.replace('_', ' ')} already. Give more."
+        )
+    market = prepare_market(config)
+    if run.manifest().get("tape_sha256", market.tape.sha256) != market.tape.sha256:
+        raise ConfigError(
+            f"{run.path.name}: prices or features are not those it began with (tape_sha256 in manifest.json). "
+            f"Start it anew: rlplatform train {run.path / 'config.yaml'}"
+        )
+    run.write_config(config)
+    return Job(config=config, market=market, run=run, resume=True)
+
+
+def train_and_judge(
+    job: Job,
+    on_row: Callable[[Row], None] = lambda row: None,
+    on_phase: Callable[[str], None] = lambda text: None,
+    on_note: Callable[[str], None] = log.warning,
+) -> Verdict:
+    """The main job: train, judge out of sample, write all that DESIGN.md says a run leaves behind.
+
+    Args:
+        on_row: is told each iteration's metrics.
+        on_phase: is told what is going on around the iterations.
+        on_note: is told lines that should stay: where the run is shown, what of that failed, a damaged checkpoint.
+    """
+    with Tracker(job.config.tracking, on_note) as tracker:
+        tracker.start(job.config, job.run.path)
+
+        def seen(row: Row) -> None:
+            tracker.log(row)
+            on_row(row)
+
+        verdict = _train_and_judge(job, seen, on_phase, on_note)
+        tracker.finish(verdict)
+    if is_remote(job.config.results_dir):
+        on_note(f"stored at {store(job.run.path, job.config.results_dir)}")
+    return verdict
+
+
+def _train_and_judge(
+    job: Job, on_row: Callable[[Row], None], on_phase: Callable[[str], None], on_note: Callable[[str], None]
+) -> Verdict:
+    began, before = time.monotonic(), job.run.manifest()
+    manifest = _manifest(job, before)
+
+    def record(status: str, **figures: Any) -> None:
+        seconds = before.get("wall_seconds", 0.0) + time.monotonic() - began
+        job.run.write_manifest(manifest | {"status": status, "wall_seconds": round(seconds, 3)} | figures)
+
+    record("running")
+    try:
+        on_phase("starting Ray")
+        standing = train(job.config, job.market.tape, job.run, on_row, job.resume)
+        on_phase("judging the policy and its baselines")
+        policy = Policy.load(good_checkpoint(job.run.checkpoint(judged_checkpoint(job.config, standing)), on_note) / "policy")
+        job.run.write_policy(policy, job.market.scaler)
+        verdict = _judge_and_report(job, policy)
+    except BaseException as error:
+        stopped = isinstance(error, (KeyboardInterrupt, SystemExit))  # Ray turns SIGTERM into SystemExit while it starts
+        with contextlib.suppress(OSError):  # a full disk must not hide what went wrong
+            record("interrupted" if stopped else "failed", error=f"{type(error).__name__}: {error}")
+        raise
+    record("finished", **_outcome(job.config, standing, policy, verdict))
+    return verdict
+
+
+def _judge_and_report(job: Job, policy: Policy) -> Verdict:
+    config, tape = job.config, job.market.tape
+    verdict = judge_policy(config, tape, policy, *config.split.test, learning_curve=job.run.metrics())
+    write_report(job.run.report, with_earlier(config, tape, policy, verdict))
+    return verdict
+
+
+def _manifest(job: Job, before: dict[str, Any]) -> dict[str, Any]:
+    prices, now = job.market.prices, datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+    manifest = {
+        "run": job.config.name,
+        "started": before.get("started", now),
+        "config_sha256": job.config.sha256,
+        "data": {
+            "source": prices.source,
+            "sha256": prices.sha256,
+            "symbols": list(prices.symbols),
+            "first": str(prices.dates[0])[:10],
+            "last": str(prices.dates[-1])[:10],
+        },
+        "tape_sha256": job.market.tape.sha256,
+        "seeds": [job.config.seed],
+        **describe_environment(),
+    }
+    if job.resume:
+        standing = Standing.of(job.run)
+        steps = {name: getattr(standing, name) for name in ("env_steps", "gradient_steps")}
+        resumption = {"at": now, "iteration": standing.iteration, **steps}
+        manifest["resumed"] = [*before.get("resumed", []), resumption]
+    return manifest
+
+
+def _outcome(config: ExperimentConfig, standing: Standing, policy: Policy, verdict: Verdict) -> dict[str, Any]:
+    parameters = sum(p.numel() for p in policy.actor_critic.parameters())
+    unit = config.step_unit
+    done = getattr(standing, unit)
+    return {
+        "finished": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "iterations": standing.iteration,
+        unit: done,
+        "train_seconds": round(standing.train_seconds, 3),
+        f"{unit}_per_second": round(done / max(standing.train_seconds, 1e-9), 1),
+        "parameters": parameters,
+        "estimated_flops": 2 * parameters * _passes(config, done),
+        "best_iteration": standing.best_iteration,
+        "best_validation": standing.best_score,
+        "judged": judged_checkpoint(config, standing),
+        "test": verdict.metrics[verdict.policy.name].to_dict(),
+        "verdict": verdict.sentence,
+    }
+
+
+def _passes(config: ExperimentConfig, done: int) -> int:
+    """Forward passes of the network over one transition, a backward pass counted as two."""
+    if config.dataset is None:  # one forward for each sampled step, forward and backward in each epoch
+        return done * (1 + 3 * config.training.num_epochs)
+    return 3 * done * config.training.batch_size
+
+
+def evaluate_run(
+    run: RunDirectory, prices: Path | None = None, start: Any = None, end: Any = None, report: Path | None = None
+) -> Verdict:
+    """Judge a run's policy again: on its own test period, or on other prices and days.
+
+    Args:
+        prices: folder with the run's symbols; the run's own source if not given.
+        start, end: the run's test period if neither is given; one alone reaches to the end of the prices. With other
+            prices their whole span.
+        report: directory to write a report into.
+
+    Raises:
+        ConfigError: the run has no policy yet.
+        MarketDataError: the prices lack a symbol, or no such days.
+    """
+    scaler, config = run.scaler(), run.config()
+    start, end = clean_period("period", start, end)
+    if prices is not None:
+        config = dataclasses.replace(config, data=_folder_like(config.data, prices, run.manifest()["data"]["symbols"]))
+    market = prepare_market(config, scaler)
+    if start is None and end is None and prices is None:
+        start, end = config.split.test
+    start, end = _span(market.tape, start, end)
+    policy, sample = Policy.load(run.policy), sample_of(config.split, start, end)
+    verdict = judge_policy(config, market.tape, policy, start, end, run.metrics(), sample)
+    if report is not None:
+        follows = prices is None and sample == OUT_OF_SAMPLE and str(start) > str(config.split.train[0])
+        write_report(report, with_earlier(config, market.tape, policy, verdict) if follows else verdict)
+    return verdict
+
+
+def _folder_like(data: DataConfig, path: Path, symbols: Sequence[str]) -> FolderConfig:
+    """The folder, read with the calendar and alignment of the run's own source."""
+    same = {name: getattr(data, name) for name in ("calendar", "align") if hasattr(data, name)}
+    # Bundled prices are those of New York sessions; a synthetic market has none.
+    calendar = "XNYS" if isinstance(data, BundledConfig) else None
+    return FolderConfig(**{"path": str(path), "symbols": tuple(symbols), "calendar": calendar} | same)
+
+
+def baselines_table(data: DataConfig, start: Any = None, end: Any = None, costs: CostConfig | None = None) -> ScoreTable:
+    """Every baseline on a source of prices, no learning. With three assets the sixteen regimes too."""
+    start, end = clean_period("period", start, end)
+    prices = load_prices(data)
+    tape = MarketTape(dates=prices.dates, symbols=prices.symbols, gross=prices.gross())
+    regimes = named_regimes(tape.symbols) if tape.num_assets == 3 else None
+    tracks = judge_baselines(tape, *_span(tape, start, end), costs or CostConfig(), FinancingConfig(), regimes=regimes)
+    return ScoreTable.of(tracks)
+
+
+def _span(tape: MarketTape, start: Any, end: Any) -> tuple[str, str]:
+    """First and last day, the tape's where not given."""
+    first, last = (str(date)[:10] for date in (tape.dates[0], tape.dates[-1]))
+    return str(start or first), str(end or last)

@@ -1,0 +1,58 @@
+"""From prices to a tape: what every run and every judgement starts with."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from envs.errors import MarketDataError
+from envs.tape import MarketTape
+from rlplatform.data import Prices, load_prices
+from rlplatform.experiments.config import ExperimentConfig, SplitConfig
+from rlplatform.features import FeatureBuilder, FeatureConfig, FeatureScaler
+from rlplatform.features.technical import ASSET_FEATURES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Market:
+    """Prices, the scaler that training rows gave, and the tape that environments read."""
+
+    prices: Prices
+    scaler: FeatureScaler
+    tape: MarketTape
+
+
+def prepare_market(config: ExperimentConfig, scaler: FeatureScaler | None = None) -> Market:
+    """Load prices, build features on all rows, scale them by training rows only.
+
+    Args:
+        scaler: of an earlier run, for judging its policy on other prices; fitted on `config.split.train` if not given.
+
+    Raises:
+        MarketDataError: prices that cannot be traded on, or a period of the split without rows.
+    """
+    prices = load_prices(config.data)
+    if scaler is not None and not volume_features(config.features) & set(scaler.feature_names):
+        prices = dataclasses.replace(prices, volume=None)  # the policy learnt without; other prices may have it
+    cube = FeatureBuilder(config.features).build(prices)
+    if scaler is None:
+        _check_periods(cube.to_tape(), config.split)
+        start, end = map(str, config.split.train)
+        scaler = cube.fit_scaler(train_end=end, train_start=start)
+    return Market(prices=prices, scaler=scaler, tape=cube.scaled(scaler).to_tape())
+
+
+def volume_features(config: FeatureConfig) -> set[str]:
+    """Names of the features that need volume."""
+    return {name for entry in ASSET_FEATURES if entry.group == "volume" for name, _ in entry.columns(config)}
+
+
+def _check_periods(tape: MarketTape, split: SplitConfig) -> None:
+    for name in ("train", "validation", "test"):
+        period = getattr(split, name)
+        if period is None:
+            continue
+        try:
+            tape.row_range(str(period[0]), str(period[1]))
+        except MarketDataError as error:
+            raise MarketDataError(f"split.{name} = {error}") from None

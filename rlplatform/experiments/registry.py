@@ -1,0 +1,142 @@
+"""The registry: one row for every run ever judged, fed by manifests, kept when a run's directory is gone."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from envs.errors import ConfigError
+from rlplatform.evaluation.deflated import Trials
+from rlplatform.evaluation.metrics import Metrics
+from rlplatform.experiments.yaml_text import read_yaml
+from rlplatform.files import replaced_file
+
+REGISTRY_FILE = "registry.parquet"
+FIGURES = tuple(Metrics.__dataclass_fields__)
+FOUND = ("*/manifest.json", "*/winner/manifest.json")
+TEXTS = ("run", "path", "manifest_sha256", "registered", "status", "started", "finished", "name", "setting", "algorithm")
+TEXTS += ("model", "env", "symbols", "start", "end", "terms", "data_sha256", "code_commit", "verdict")
+
+
+def update_registry(results: Path, now: datetime.datetime | None = None) -> pd.DataFrame:
+    """Read every manifest under `results` and write registry.parquet there.
+
+    A manifest that has changed adds a row; the older one stays with `current` false. A run whose directory is gone stays
+    with `present` false.
+
+    Returns:
+        All rows, oldest first.
+
+    Raises:
+        ConfigError: no such directory.
+    """
+    results = Path(results)
+    if not results.is_dir():
+        raise ConfigError(f"{results} is not a directory. Give the one that runs are written to, such as results.")
+    known = read_registry(results)
+    seen = set(zip(known["path"], known["manifest_sha256"], strict=True))
+    stamp = (now or datetime.datetime.now().astimezone()).isoformat(timespec="seconds")
+    rows = [row | {"registered": stamp} for row in _rows(results) if (row["path"], row["manifest_sha256"]) not in seen]
+    table = _typed(pd.concat([known, pd.DataFrame(rows)], ignore_index=True) if rows else known)
+    table["present"] = [(results / path / "manifest.json").is_file() for path in table["path"]]
+    table["current"] = ~table.duplicated("path", keep="last")
+    table = _typed(table)
+    with replaced_file(results / REGISTRY_FILE) as path:
+        table.to_parquet(path, index=False)
+    return table
+
+
+def read_registry(results: Path) -> pd.DataFrame:
+    """The rows on disk; none before the first `update_registry`."""
+    path = Path(results) / REGISTRY_FILE
+    return _typed(pd.read_parquet(path) if path.is_file() else pd.DataFrame())
+
+
+def setting_of(run: Path) -> str:
+    """Hash of all that a run's config says but its seed, its name and its place: what several seeds share."""
+    return _setting(read_yaml(Path(run) / "config.yaml"))
+
+
+def trials_of(run: Path, bars_per_year: int = 252) -> Trials:
+    """What a run was chosen from: the trials of its sweep, by the sweep's manifest; 1 for a run by itself.
+
+    The spread of the trials' Sharpe ratios is that of the validation period, where the choice was made.
+    """
+    run = Path(run).resolve()
+    for sweep in (run.parent, run.parent.parent):
+        if (sweep / "sweep.yaml").is_file():
+            count = max(1, _manifest(sweep / "manifest.json").get("num_trials") or 1)
+            returns = sweep / "trial_returns.parquet"
+            measured = Trials.of_returns(pd.read_parquet(returns).to_numpy(), bars_per_year) if returns.is_file() else Trials()
+            return Trials(count=max(count, measured.count), deviation=measured.deviation)
+    chosen = _manifest(run / "manifest.json").get("sweep") or {}
+    return Trials(count=max(1, chosen.get("num_trials") or 1))
+
+
+def _rows(results: Path) -> Iterator[dict[str, Any]]:
+    for pattern in FOUND:
+        for path in sorted(results.glob(pattern)):
+            if (path.parent / "config.yaml").is_file() and not path.parent.name.startswith("."):
+                yield _row(results, path)
+
+
+def _row(results: Path, path: Path) -> dict[str, Any]:
+    """From the manifest and, for what it does not say, from config.yaml as it stands: an older version's is read too."""
+    run, text = path.parent, path.read_text(encoding="utf-8")
+    manifest, config = json.loads(text), read_yaml(run / "config.yaml")
+    env, trials, test = config["env"], trials_of(run), manifest.get("test") or {}
+    financing = env.get("financing") or {}
+    return {
+        "run": run.name if run.name != "winner" else f"{run.parent.name}/winner",
+        "path": str(run.relative_to(results)),
+        "manifest_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "status": manifest.get("status", "unknown"),
+        "started": manifest.get("started"),
+        "finished": manifest.get("finished"),
+        "name": config.get("name"),
+        "setting": _setting(config),
+        "seed": int(config.get("seed", 0)),
+        "algorithm": config.get("training", {}).get("algorithm"),
+        "model": config.get("model", {}).get("kind"),
+        "env": env.get("id"),
+        "symbols": ", ".join(manifest.get("data", {}).get("symbols", [])),
+        "start": str(config["split"]["test"][0]),
+        "end": str(config["split"]["test"][1]),
+        "terms": json.dumps({"costs": env.get("costs") or {}, "financing": financing}, sort_keys=True),
+        "bars_per_year": int(financing.get("bars_per_year", 252)),
+        "data_sha256": manifest.get("data", {}).get("sha256"),
+        "code_commit": manifest.get("code_commit"),
+        "trials": trials.count,
+        "trials_deviation": trials.deviation,
+        "verdict": manifest.get("verdict"),
+        **{name: test.get(name) for name in FIGURES},
+    }
+
+
+def _setting(config: dict[str, Any]) -> str:
+    shared = {key: value for key, value in config.items() if key not in ("seed", "name", "results_dir")}
+    return hashlib.sha256(json.dumps(shared, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _typed(table: pd.DataFrame) -> pd.DataFrame:
+    """All columns, in order, each of its own type, whatever an older registry lacks."""
+    numbers = {"seed": "Int64", "bars_per_year": "Int64", "trials": "Int64", "trials_deviation": "float64"}
+    kinds = dict.fromkeys(TEXTS, "string") | numbers | dict.fromkeys(FIGURES, "float64")
+    kinds |= {"present": "boolean", "current": "boolean"}
+    columns = {
+        name: table[name].astype(kind)
+        if name in table
+        else pd.Series(pd.NA if kind != "float64" else float("nan"), table.index, kind)
+        for name, kind in kinds.items()
+    }
+    return pd.DataFrame(columns)

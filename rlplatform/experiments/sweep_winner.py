@@ -1,0 +1,71 @@
+"""The winner of a sweep, and the one time that the test period is opened."""
+
+from __future__ import annotations
+
+import datetime
+import shutil
+from typing import Any
+
+from envs.tape import MarketTape
+from rlplatform.evaluation.report import write_report
+from rlplatform.evaluation.verdict import Verdict
+from rlplatform.experiments.config import ExperimentConfig
+from rlplatform.experiments.judging import judge_policy, with_earlier
+from rlplatform.experiments.market import Market, prepare_market
+from rlplatform.experiments.run_directory import RunDirectory, describe_environment
+from rlplatform.experiments.standing import Standing
+from rlplatform.experiments.sweep_directory import SweepDirectory, TrialDirectory
+from rlplatform.experiments.training import judged_checkpoint
+from rlplatform.files import replaced_directory
+from rlplatform.models.policy import Policy
+
+
+def judge_winner(directory: SweepDirectory, trial: TrialDirectory, sweep_figures: dict[str, Any]) -> Verdict:
+    """Make `winner/` out of a trial: its run, judged on the test period, with a report.
+
+    Args:
+        sweep_figures: goes into its manifest, so that whoever reads the test figures knows how many trials they were
+            chosen from.
+    """
+    config, standing = directory.config().config_for(trial.settings, trial.record()["seed"]), Standing.of(trial.run)
+    market = prepare_market(config)
+    judged = judged_checkpoint(config, standing)
+    with replaced_directory(directory.winner) as temporary:
+        shutil.copytree(
+            trial.path, temporary, dirs_exist_ok=True, ignore=shutil.ignore_patterns("trial.json", "validation.json")
+        )
+        run = RunDirectory(temporary)
+        run.write_config(config)
+        policy = Policy.load(run.checkpoint(judged) / "policy")
+        run.write_policy(policy, market.scaler)
+        verdict = _judged(config, market.tape, policy, run)
+        run.write_manifest(_manifest(config, market, standing, judged, verdict) | {"sweep": sweep_figures})
+    return verdict
+
+
+def _judged(config: ExperimentConfig, tape: MarketTape, policy: Policy, run: RunDirectory) -> Verdict:
+    verdict = judge_policy(config, tape, policy, *config.split.test, learning_curve=run.metrics())
+    write_report(run.report, with_earlier(config, tape, policy, verdict))
+    return verdict
+
+
+def _manifest(config: ExperimentConfig, market: Market, standing: Standing, judged: str, verdict: Verdict) -> dict[str, Any]:
+    return {
+        "run": config.name,
+        "status": "finished",
+        "finished": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "config_sha256": config.sha256,
+        "data": {"source": market.prices.source, "sha256": market.prices.sha256, "symbols": list(market.prices.symbols)},
+        "tape_sha256": market.tape.sha256,
+        "seeds": [config.seed],
+        **describe_environment(),
+        "iterations": standing.iteration,
+        "env_steps": standing.env_steps,
+        "gradient_steps": standing.gradient_steps,
+        "train_seconds": round(standing.train_seconds, 3),
+        "best_iteration": standing.best_iteration,
+        "best_validation": standing.best_score,
+        "judged": judged,
+        "test": verdict.metrics[verdict.policy.name].to_dict(),
+        "verdict": verdict.sentence,
+    }

@@ -1,0 +1,231 @@
+"""What the training loop drives: an RLlib Algorithm that learns from an environment, or one that learns from a dataset."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, ClassVar
+
+import numpy as np
+from ray.rllib.algorithms.algorithm import Algorithm
+
+from envs import make, make_vec
+from envs.errors import PlatformError
+from envs.tape import MarketTape
+from envs.trading_env import TradingEnv
+from rlplatform.algorithms.cql import build_cql
+from rlplatform.algorithms.discrete_cql import build_discrete_cql
+from rlplatform.algorithms.export import policy_from
+from rlplatform.algorithms.imitation import build_bc, build_marwil
+from rlplatform.algorithms.iql import build_iql
+from rlplatform.algorithms.offline_data import register_episodes
+from rlplatform.algorithms.offline_rows import mix_logged_rows
+from rlplatform.algorithms.ppo import build_ppo
+from rlplatform.algorithms.pretraining import start_from
+from rlplatform.algorithms.q_learner import offline_policy
+from rlplatform.algorithms.registration import register_trading_env
+from rlplatform.experiments.config import ExperimentConfig
+from rlplatform.experiments.logged_data import logged_episodes
+from rlplatform.experiments.pretraining import dataset_of
+from rlplatform.experiments.standing import Standing
+from rlplatform.models.policy import Policy
+
+Row = dict[str, Any]
+Result = Mapping[str, Any]
+
+
+class TrainingDivergedError(PlatformError):
+    """A loss is no number any more."""
+
+
+class ProcessLostError(PlatformError):
+    """A process of the training died, and the training cannot go on without it; from its last checkpoint it can."""
+
+
+class Trainer(ABC):
+    """An Algorithm and how to read it.
+
+    Attributes:
+        unit: what its length is counted in, a field of `Standing`.
+        algorithm: built, and stopped by whoever made the trainer.
+    """
+
+    unit: ClassVar[str]
+    losses: ClassVar[tuple[str, ...]]  # that must stay finite
+    renamed: ClassVar[Mapping[str, str]]  # RLlib's names of the learner's metrics → ours
+    algorithm: Algorithm
+
+    @abstractmethod
+    def policy(self) -> Policy:
+        """The policy as it stands."""
+
+    @abstractmethod
+    def _done(self, result: Result, before: int) -> int:
+        """Units of the whole training so far, of which `before` were done before this iteration."""
+
+    def _figures(self, result: Result, previous: Row) -> Row:
+        """Further figures of this iteration."""
+        return {}
+
+    def has_moved(self, result: Result, standing: Standing) -> bool:
+        """Whether this iteration did anything; it did not where every runner had died."""
+        before = getattr(standing, self.unit)
+        return self._done(result, before) > before
+
+    def row(self, result: Result, standing: Standing, seconds: float, previous: Row | None = None) -> Row:
+        """One line of metrics.jsonl from RLlib's result; moves `standing` on by one iteration.
+
+        Args:
+            previous: the row before; what is not known anew is taken from it.
+
+        Raises:
+            TrainingDivergedError: a loss is not finite.
+        """
+        before = getattr(standing, self.unit)
+        done = self._done(result, before)
+        standing.iteration += 1
+        setattr(standing, self.unit, done)
+        standing.train_seconds += seconds
+        row: Row = {
+            "iteration": standing.iteration,
+            self.unit: done,
+            f"{self.unit}_per_second": (done - before) / seconds,
+            "seconds": standing.train_seconds,
+            **self._figures(result, previous or {}),
+        }
+        learner = result["learners"]["default_policy"]
+        row |= {ours: number(learner[theirs]) for theirs, ours in self.renamed.items() if theirs in learner}
+        for name in self.losses:
+            if name in row and row[name] is None:
+                raise TrainingDivergedError(
+                    f"training diverged: {name} is not finite at iteration {standing.iteration} ({done:,} "
+                    f"{self.unit.replace('_', ' ')}). Lower training.learning_rate or set training.grad_clip; "
+                    "checkpoints/last holds the last good weights."
+                )
+        return row
+
+
+class OnlineTrainer(Trainer):
+    """PPO in training environments; they get the tape cut at the end of training."""
+
+    unit = "env_steps"
+    losses = ("policy_loss", "value_loss")
+    renamed: ClassVar = {
+        "policy_loss": "policy_loss",
+        "vf_loss": "value_loss",
+        "entropy": "entropy",
+        "mean_kl_loss": "kl",
+        "vf_explained_var": "value_explained_variance",
+        "gradients_default_optimizer_global_norm": "gradient_norm",
+        "default_optimizer_learning_rate": "learning_rate",
+        "kl_to_pretrained": "kl_to_pretrained",
+        "imitation_loss": "imitation_loss",
+    }
+
+    def __init__(self, config: ExperimentConfig, tape: MarketTape, seed: int, fresh: bool) -> None:
+        self._config = config
+        start = str(config.split.train[0])
+        makers = partial(_make_training_env, config, start), partial(_make_training_vec, config, start)
+        name = register_trading_env(config.env.id, _training_rows(config, tape), *makers)
+        rllib_config, pretrain = build_ppo(config.training, config.model, name, seed=seed), config.training.pretrain
+        if pretrain is not None and pretrain.mix_coeff > 0:
+            episodes, manifest = logged_episodes(dataset_of(pretrain))
+            data, normalizer = register_episodes(episodes, manifest.space), Policy.load(pretrain.policy_directory).normalizer
+            mix_logged_rows(rllib_config, data, normalizer, pretrain)
+        self.algorithm = rllib_config.build_algo()
+        if fresh and pretrain is not None:
+            start_from(self.algorithm, Policy.load(pretrain.policy_directory), pretrain.load_value)
+
+    def policy(self) -> Policy:
+        return policy_from(self.algorithm, self._config.env.id)
+
+    def _done(self, result: Result, before: int) -> int:
+        return int(result.get("env_runners", {}).get("num_env_steps_sampled_lifetime", before))
+
+    def _figures(self, result: Result, previous: Row) -> Row:
+        """Of episodes; where none ended in this iteration those of the row before stand."""
+        sampled = result["env_runners"]
+        figures = {
+            "episode_return_mean": number(sampled.get("episode_return_mean")),
+            "episode_length_mean": number(sampled.get("episode_len_mean")),
+            **{f"episode_{name}": number(value) for name, value in sampled.get("episode", {}).items()},
+        }
+        for name, value in previous.items():
+            if name.startswith("episode_") and figures.get(name) is None:
+                figures[name] = value
+        return figures
+
+
+class OfflineTrainer(Trainer):
+    """BC, MARWIL, CQL, IQL or discrete CQL on logged episodes; no environment."""
+
+    unit = "gradient_steps"
+    losses = ("policy_loss", "value_loss", "critic_loss", "total_loss")
+    renamed: ClassVar = {
+        name: name
+        for name in ("policy_loss", "value_loss", "critic_loss", "total_loss", "entropy", "gap", "q_data", "squared_error")
+    } | {"vf_loss": "value_loss", "vf_explained_var": "value_explained_variance"}
+
+    def __init__(self, config: ExperimentConfig, seed: int) -> None:
+        self._config = config
+        episodes, manifest = logged_episodes(config.dataset)
+        data = register_episodes(episodes, manifest.space)
+        build = BUILDERS[config.training.algorithm]
+        self.algorithm = build(config.training, config.model, data, seed=seed).build_algo()
+
+    def policy(self) -> Policy:
+        return offline_policy(self.algorithm, self._config.env.id)
+
+    def _done(self, result: Result, before: int) -> int:
+        return before + self._config.training.steps_per_iteration
+
+
+BUILDERS = {
+    "bc": build_bc,
+    "marwil": build_marwil,
+    "cql": build_cql,
+    "iql": build_iql,
+    "discrete_cql": build_discrete_cql,
+}
+
+
+def make_trainer(config: ExperimentConfig, tape: MarketTape, iteration: int) -> Trainer:
+    """The trainer of this config.
+
+    Args:
+        tape: of all rows.
+        iteration: after which the training goes on; 0 for a fresh one. It has a part in the seed: a resumed run must not
+            repeat its first draws.
+    """
+    seed = config.seed
+    if iteration > 0:
+        seed = int(np.random.SeedSequence([seed, iteration]).generate_state(1)[0]) % 2**30
+    if config.dataset is not None:
+        return OfflineTrainer(config, config.seed)  # number k of its minibatches is a function of the seed and k
+    return OnlineTrainer(config, tape, seed, fresh=iteration == 0)
+
+
+def training_env(config: ExperimentConfig, tape: MarketTape) -> TradingEnv:
+    """One training account; what does not suit the tape shows here, not inside a worker."""
+    return _make_training_env(config, str(config.split.train[0]), _training_rows(config, tape))
+
+
+def number(value: Any) -> float | None:
+    """A finite number, or None."""
+    value = None if value is None else float(value)
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _training_rows(config: ExperimentConfig, tape: MarketTape) -> MarketTape:
+    """No later row reaches a training process."""
+    return tape.rows(0, tape.row_range(None, str(config.split.train[1]))[1])
+
+
+def _make_training_env(config: ExperimentConfig, start: str, tape: MarketTape, **_: Any) -> TradingEnv:
+    return make(config.env, tape, start)
+
+
+def _make_training_vec(config: ExperimentConfig, start: str, tape: MarketTape, num_envs: int, **options: Any):
+    return make_vec(config.env, tape, num_envs, start, **options)

@@ -1,0 +1,67 @@
+"""ActorCritic: encoder, policy head and value head."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from rlplatform.models.config import ModelConfig, build_encoder
+from rlplatform.models.distributions import LOG_STD_MAX, LOG_STD_MIN
+from rlplatform.models.encoder import dense_layer
+from rlplatform.models.heads import ActionHead, expand_log_std
+
+
+class ActorCriticOutput(NamedTuple):
+    """What the network says about observations (B, D) or (B, T, D)."""
+
+    params: Tensor  # (..., head.num_params) of the action distribution
+    value: Tensor  # (...) V
+    state: Tensor  # (B, state_size) after the last observation
+
+
+class ActorCritic(nn.Module):
+    """The network of a policy: one encoder, two linear heads on its features.
+
+    The policy layer starts a hundred times smaller than the value layer, so a fresh policy prefers nothing: equal
+    logits, or equal weights of cash and every asset.
+    """
+
+    def __init__(self, config: ModelConfig, obs_size: int, head: ActionHead) -> None:
+        super().__init__()
+        self.config, self.obs_size, self.head = config, obs_size, head
+        self.encoder = build_encoder(config, obs_size)
+        self.policy = dense_layer(self.encoder.feature_size, head.num_outputs, gain=0.01)
+        self.value = dense_layer(self.encoder.feature_size, 1, gain=1.0)
+        if head.num_log_stds:
+            self.log_std = nn.Parameter(torch.full((head.num_log_stds,), config.initial_log_std))
+
+    @property
+    def state_size(self) -> int:
+        return self.encoder.state_size
+
+    def initial_state(self, batch_size: int) -> Tensor:
+        """(B, state_size) zeros."""
+        return self.encoder.initial_state(batch_size)
+
+    def forward(self, obs: Tensor, state: Tensor, first: Tensor | None = None) -> ActorCriticOutput:
+        """Args as `Encoder.forward`: obs (B, D) or (B, T, D), state (B, state_size), first (B,) or (B, T)."""
+        features, state = self.encoder(obs, state, first)
+        return ActorCriticOutput(self.action_params(features), self.values(features), state)
+
+    def forward_sequence(self, obs: Tensor, first: Tensor | None, state: Tensor) -> ActorCriticOutput:
+        """Time-major: obs (T, B, D), first (T, B) or None, state (B, state_size)."""
+        features, state = self.encoder.forward_sequence(obs, first, state)
+        return ActorCriticOutput(self.action_params(features), self.values(features), state)
+
+    def action_params(self, features: Tensor) -> Tensor:
+        """Parameters of the action distribution, (..., head.num_params)."""
+        outputs = self.policy(features)
+        if not self.head.num_log_stds:
+            return outputs
+        return expand_log_std(outputs, self.log_std.clamp(LOG_STD_MIN, LOG_STD_MAX))
+
+    def values(self, features: Tensor) -> Tensor:
+        """V (...)."""
+        return self.value(features)[..., 0]

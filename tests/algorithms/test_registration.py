@@ -1,0 +1,42 @@
+import gymnasium as gym
+import numpy as np
+import ray
+from ray.tune.registry import ENV_CREATOR, _global_registry
+
+from tests.algorithms.toys import RecallVectorEnv, SignalVectorEnv, ToySingleEnv
+
+
+def creator(name):
+    return _global_registry.get(ENV_CREATOR, name)
+
+
+def test_the_name_tells_the_environment_and_its_data(toy_env):
+    assert toy_env == "Toy-v0@0123456789ab"
+
+
+def test_num_envs_asks_for_a_vector_environment(toy_env):
+    vector = creator(toy_env)({"num_envs": 3, "toy": "signal"})
+    assert isinstance(vector, SignalVectorEnv)
+    assert vector.num_envs == 3
+
+
+def test_without_num_envs_a_single_environment_comes(toy_env):
+    single = creator(toy_env)({"toy": "recall"})
+    assert isinstance(single, ToySingleEnv)
+    assert isinstance(single, gym.Env)
+    assert isinstance(single.vector, RecallVectorEnv)
+
+
+def test_the_tape_is_shared_and_not_copied(toy_env):
+    first, second = (ray.get(creator(toy_env).tape) for _ in range(2))
+    assert np.shares_memory(first.values, second.values)
+    assert not first.values.flags.writeable
+
+
+def test_a_worker_reads_the_tape_from_shared_memory(toy_env):
+    @ray.remote
+    def look(name):
+        tapes = [ray.get(_global_registry.get(ENV_CREATOR, name).tape) for _ in range(2)]
+        return float(tapes[0].values[1, 1]), np.shares_memory(tapes[0].values, tapes[1].values)
+
+    assert ray.get(look.remote(toy_env)) == (4.0, True)

@@ -1,0 +1,133 @@
+"""Judging: the policy and every baseline on the same days; what was seen in training is not called a test."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from envs.errors import ConfigError, MarketDataError
+from envs.terms import CostConfig
+from rlplatform.data import FolderConfig
+from rlplatform.experiments.config import load_config
+from rlplatform.experiments.experiment import baselines_table, evaluate_run
+from rlplatform.experiments.judging import IN_SAMPLE, OUT_OF_SAMPLE, check_judging, named_regimes, sample_of, whole_period
+from rlplatform.experiments.run_directory import RunDirectory
+
+TRIO = ("SPY", "QQQ", "IWM")
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "spy", "qqq", "iwm"),
+    [("2015-01-01", "2019-12-31", 72.89, 116.44, 49.17), ("2020-01-01", "2024-12-31", 94.58, 143.86, 42.16)],
+)
+def test_buy_and_hold_without_costs_returns_what_design_says(shared_equities, start, end, spy, qqq, iwm):
+    source = FolderConfig(path=str(shared_equities), symbols=TRIO)
+    table = baselines_table(source, start, end, CostConfig(proportional_bps=0)).metrics
+    found = [100 * table[f"ALL_{symbol}"].total_return for symbol in TRIO]
+    np.testing.assert_allclose(found, [spy, qqq, iwm], atol=0.1)
+
+
+def test_three_assets_are_judged_against_the_sixteen_regimes_too(shared_equities):
+    table = baselines_table(FolderConfig(path=str(shared_equities), symbols=TRIO), "2024-01-01", "2024-06-30").metrics
+    assert {"REGIME_GROWTH_TILT", "REGIME_SPY_QQQ_50", "EQUAL_WEIGHT", "MIN_CVAR", "CASH"} <= set(table)
+    assert named_regimes(("A", "B", "C"))["A_B_50"] == (0.0, 0.5, 0.5, 0.0)
+
+
+def test_a_period_that_ends_before_it_starts_is_refused(small_yaml):
+    with pytest.raises(ConfigError, match=r"start = 2004-01-01 is after end = 2003-01-01. Swap them"):
+        baselines_table(load_config(small_yaml).data, "2004-01-01", "2003-01-01")
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "sample"),
+    [
+        ("2003-07-01", "2004-06-30", OUT_OF_SAMPLE),
+        ("2003-06-30", "2004-06-30", IN_SAMPLE),  # the last validation day
+        ("2001-01-01", "2001-12-31", IN_SAMPLE),
+        ("1999-01-01", "2000-06-01", IN_SAMPLE),  # the first training day
+        ("1999-01-01", "2000-05-31", OUT_OF_SAMPLE),
+    ],
+)
+def test_days_that_training_or_validation_saw_are_no_test(small_yaml, start, end, sample):
+    assert sample_of(load_config(small_yaml).split, start, end) == sample
+
+
+def test_a_gate_against_an_unknown_baseline_is_refused_before_the_training(small_yaml):
+    config = load_config(small_yaml, ["evaluation.gate.benchmark=ALL_SPY"])
+    with pytest.raises(ConfigError, match=r"gate.benchmark: ALL_SPY is not among the baselines: ALL_MOM, CASH"):
+        check_judging(config, ("MOM",))
+
+
+def test_judging_walks_the_whole_period_in_order(small_yaml):
+    env = whole_period(load_config(small_yaml).env)
+    assert env.episode.length_bars is None
+    assert not env.episode.random_start
+
+
+def test_evaluate_finds_the_figures_that_training_printed(trained):
+    again = evaluate_run(RunDirectory.open(trained.path))
+    assert again.sentence == trained.verdict.sentence
+    assert again.table.to_dict() == trained.verdict.table.to_dict()
+    assert again.gate.to_dict() == trained.verdict.gate.to_dict()
+
+
+def test_policy_and_baselines_share_their_days_and_costs(trained):
+    for track in trained.verdict.baselines:
+        np.testing.assert_array_equal(track.dates, trained.verdict.policy.dates)
+    first, last = (str(date)[:10] for date in trained.verdict.policy.dates[[0, -1]])
+    assert (first, last) == ("2003-07-01", "2004-06-30")
+    bought = next(track for track in trained.verdict.baselines if track.name == "ALL_MOM")
+    np.testing.assert_allclose(bought.cost.sum(), 2e-4, rtol=1e-3)  # 2 bp, once
+
+
+def test_evaluate_on_training_days_says_so(trained):
+    sentence = evaluate_run(RunDirectory.open(trained.path), start="2001-01-01", end="2001-12-31").sentence
+    assert sentence.startswith("In sample (training or validation saw these days), 2001-01-01 to 2001-12-31")
+
+
+def write_prices(folder, market, symbol="MOM"):
+    folder.mkdir()
+    market.prices.to_frame().set_axis(["close"], axis=1).to_csv(folder / f"{symbol}.csv")
+    return folder
+
+
+def test_other_prices_that_are_the_same_give_the_same_figures(trained, tmp_path):
+    folder = write_prices(tmp_path / "prices", trained.job.market)
+    found = evaluate_run(RunDirectory.open(trained.path), folder, "2003-07-01", "2004-06-30")
+    ours, theirs = found.metrics["PPO_GRU"], trained.verdict.metrics["PPO_GRU"]
+    np.testing.assert_allclose(ours.total_return, theirs.total_return, rtol=1e-9)
+    np.testing.assert_allclose(ours.sharpe, theirs.sharpe, rtol=1e-9)
+
+
+def test_other_prices_that_lack_a_symbol_are_refused(trained, tmp_path):
+    folder = write_prices(tmp_path / "prices", trained.job.market, symbol="SPY")
+    with pytest.raises(MarketDataError, match=r"has no 'MOM'; it has SPY"):
+        evaluate_run(RunDirectory.open(trained.path), folder)
+
+
+def test_days_outside_the_prices_are_refused(trained):
+    with pytest.raises(MarketDataError, match="holds 0 of the tape's rows"):
+        evaluate_run(RunDirectory.open(trained.path), start="2060-01-01")
+
+
+def test_a_report_of_an_evaluation_goes_where_it_is_told(trained, tmp_path):
+    evaluate_run(RunDirectory.open(trained.path), report=tmp_path / "report")
+    content = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert content["verdict"] == trained.verdict.sentence
+    assert content["sample"] == OUT_OF_SAMPLE
+
+
+def test_the_report_draws_the_way_before_the_test(trained):
+    from rlplatform.experiments.judging import with_earlier
+    from rlplatform.models.policy import Policy
+
+    job = trained.job
+    verdict = with_earlier(job.config, job.market.tape, Policy.load(job.run.policy), trained.verdict)
+    names = [track.name for track in verdict.earlier]
+    assert names[0] == verdict.policy.name
+    assert set(names[1:]) == set(verdict.main_names)
+    for track in verdict.earlier:
+        assert str(track.dates[0])[:10] == "2000-06-01"
+        assert track.dates[-1] == verdict.policy.dates[0]
+    assert dataclasses.replace(verdict, earlier=()).table.to_dict() == trained.verdict.table.to_dict()
