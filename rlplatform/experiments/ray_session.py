@@ -19,7 +19,8 @@ def ray_session(num_processes: int) -> Iterator[None]:
     """Ray for the block.
 
     Inside a `ray job submit` (RAY_ADDRESS set) or where a session runs already, that one is used and left running.
-    Otherwise a private local one is started, with room for `num_processes` processes even on fewer cores, and stopped after.
+    Otherwise a private local one is started, with room for `num_processes` processes even on fewer cores, and stopped after;
+    a cluster that somebody started on this machine is left alone (RAY_ADDRESS=auto joins it).
     """
     with _only_errors():
         if ray.is_initialized():
@@ -32,7 +33,7 @@ def ray_session(num_processes: int) -> Iterator[None]:
             ray.init(logging_level=logging.ERROR)
         else:
             cores = max(num_processes, os.cpu_count() or 1)
-            ray.init(num_cpus=cores, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            ray.init(address="local", num_cpus=cores, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         try:
             yield
         finally:

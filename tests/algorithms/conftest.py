@@ -12,7 +12,14 @@ from tests.algorithms.toys import ToyTape, make_single, make_vector
 def ray_session():
     """One private Ray for all tests of this room; four logical CPUs, so that runners never wait for each other."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    ray.init(num_cpus=4, include_dashboard=False, logging_level="ERROR", log_to_driver=False, ignore_reinit_error=True)
+    ray.init(
+        address="local",
+        num_cpus=4,
+        include_dashboard=False,
+        logging_level="ERROR",
+        log_to_driver=False,
+        ignore_reinit_error=True,
+    )
     yield
     ray.shutdown()
 

@@ -71,7 +71,7 @@ def test_the_command_prints_json_and_leaves_it_and_a_table_behind(tiny_sections,
     assert result["ratios"]["env_single_us"] > 0
     assert {row["accounts"] for row in result["env"]} == {1, 16}
     assert not any(row["memory_kept"] for row in result["env"])
-    assert result["memory"]["peak_mib"] < 1_024
+    assert 100 < result["memory"]["peak_mib"] < 1_024
     assert result["machine"]["versions"]["torch"]
     assert "rough" in result["rough"]
     written = [path for path in (tmp_path / "results" / "bench").iterdir() if path.suffix == ".json"]
