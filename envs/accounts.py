@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
 import gymnasium as gym
@@ -14,7 +15,9 @@ from envs.backend import Array, Backend
 from envs.errors import ConfigError
 from envs.guards import Guards, GuardsConfig, LossShutdown, LossShutdownConfig, Situation
 from envs.ledger import LedgerStep
+from envs.observation import ObservedColumns
 from envs.rewards import RewardConfig, RewardInputs, reward_terms, total_reward
+from envs.snapshot import Stateful
 from envs.tape import MarketTape
 from envs.terms import CapsConfig, CostConfig, FinancingConfig
 from envs.trade_book import ClosedTrades, TradeBook
@@ -49,7 +52,12 @@ class EpisodeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TradingConfig:
-    """What every trading environment has. Each environment's own config adds to it and sets its defaults."""
+    """What every trading environment has. Each environment's own config adds to it and sets its defaults.
+
+    Attributes:
+        costs, financing, caps, reward, episode, shutdown, guards: see their own configs.
+        observe: further columns at the end of the observation, see `ObservedColumns`.
+    """
 
     costs: CostConfig = field(default_factory=CostConfig)
     financing: FinancingConfig = field(default_factory=FinancingConfig)
@@ -58,6 +66,7 @@ class TradingConfig:
     episode: EpisodeConfig = field(default_factory=EpisodeConfig)
     shutdown: LossShutdownConfig | None = None
     guards: GuardsConfig | None = None
+    observe: tuple[str, ...] = ()
 
 
 class TradingTask(ABC):
@@ -93,13 +102,30 @@ class TradingTask(ABC):
     def account_columns(self, accounts: Accounts) -> list[Array]:
         """Columns (B,) or (B, k), in the order of `account_names`."""
 
+    @cached_property
+    def observed(self) -> ObservedColumns:
+        """The columns that the config adds."""
+        return ObservedColumns(self.config.observe, self.tape, self.market_names + self.account_names)
+
+    @cached_property
+    def observation_table(self) -> np.ndarray:
+        """(T, D) float32: each row's observation with the account's columns at 0. Made once; accounts on numpy share it."""
+        market = np.pad(self.market, ((0, 0), (0, len(self.account_names))))
+        table = np.concatenate([market, self.observed.table], axis=1, dtype=np.float32)
+        return np.clip(table, -OBS_LIMIT, OBS_LIMIT, out=table)
+
     @property
     def observation_names(self) -> tuple[str, ...]:
-        return self.market_names + self.account_names
+        return self.market_names + self.account_names + self.observed.names
 
 
-class Accounts:
+class Accounts(Stateful):
     """State of B accounts, one array a field, and the one step that changes it."""
+
+    STATE: ClassVar[tuple[str, ...]] = (
+        *("row", "end_row", "wealth", "peak", "weights", "last_return", "sums"),
+        *("shutdown", "guards", "book"),
+    )
 
     def __init__(self, task: TradingTask, num_accounts: int, window: tuple[int, int], backend: Backend) -> None:
         self.task, self.config, self.backend = task, task.config, backend
@@ -121,9 +147,8 @@ class Accounts:
         if self.config.caps.gross <= 1:  # nothing is ever borrowed, so do not compute it at every step
             self._financing = replace(self._financing, rate_annual=0.0)
         self._gross_caps = _overnight_caps(tape, self.config.caps, backend)
-        table = np.clip(task.market, -OBS_LIMIT, OBS_LIMIT)
         self._market_columns = len(task.market_names)
-        self.market_table = backend.array(np.pad(table, ((0, 0), (0, len(task.account_names)))), "float32")
+        self.market_table = backend.array(task.observation_table, "float32")
         self.row = backend.array(np.full(b, self.first), "int64")
         self.end_row = self.row + self.length
         self.wealth = backend.array(np.ones(b), "float64")
@@ -206,7 +231,7 @@ class Accounts:
         return ledger.project(kept, self.config.caps, gross_cap)
 
     def observe(self) -> Array:
-        """Observations (B, D) float32: the market's row, then the account's columns."""
+        """Observations (B, D) float32: the market's row, then the account's columns, then what the config adds."""
         obs = self.backend.rows(self.market_table, self.row)
         account, column = obs[:, self._market_columns :], 0
         for values in self.task.account_columns(self):
@@ -216,8 +241,17 @@ class Accounts:
             else:
                 account[:, column : column + values.shape[1]] = values
                 column += values.shape[1]
+        for place, values in self.task.observed.of_accounts(self):
+            account[:, column + place] = values
         account[:] = account.clip(-OBS_LIMIT, OBS_LIMIT)
         return obs
+
+    @property
+    def gross_cap(self) -> Array:
+        """Largest Σ|w| that the caps allow at this close (B,)."""
+        if self._gross_caps is None:
+            return self.backend.xp.full_like(self.last_return, self.config.caps.gross)
+        return self.backend.rows(self._gross_caps, self.row)
 
     @property
     def drawdown(self) -> Array:

@@ -11,6 +11,7 @@ from gymnasium.vector import AutoresetMode
 from envs.accounts import TradingConfig, TradingTask
 from envs.backend import Backend
 from envs.errors import ConfigError
+from envs.observation import ACCOUNT_COLUMNS, MARKET_COLUMNS
 from envs.pair_leverage import PairLeverageConfig, PairLeverageTask
 from envs.portfolio import PortfolioConfig, PortfolioTask
 from envs.regime import RegimeConfig, RegimeTask
@@ -107,11 +108,13 @@ def describe_catalog() -> list[dict[str, str]]:
         config = config_class()
         task = task_class(config, demo_tape(DEMO_ASSETS[env_id]))
         size, account = len(task.observation_names), ", ".join(task.account_names)
+        more = ", ".join((*MARKET_COLUMNS, *ACCOUNT_COLUMNS))
         entries.append(
             {
                 "id": env_id,
                 "summary": task_class.summary,
-                "observation": f"{size} entries with {DEMO_ASSETS[env_id]} assets; the account's: {account}",
+                "observation": f"{size} entries with {DEMO_ASSETS[env_id]} assets; the account's: {account}; "
+                f"`observe` adds any of {more}",
                 "action": str(task.action_space),
                 "reward": f"{config.reward.scale:g} × ({' + '.join(config.reward.terms)}) by default",
                 "terms": ", ".join(TERMS),

@@ -9,6 +9,7 @@ from envs.backend import Backend
 from envs.errors import ConfigError
 from envs.guard_regime import Situation, grown_at_most
 from envs.ledger import LedgerStep, total
+from envs.snapshot import Stateful
 from envs.tape import MarketTape
 
 Array = Any
@@ -46,7 +47,7 @@ class ConsensusGateConfig:
             raise ConfigError(f"guards.consensus.memory_bars = {self.memory_bars}; expected at least 1 bar.")
 
 
-class ConsensusGate:
+class ConsensusGate(Stateful):
     """Positions may grow only where forecasts agree with them.
 
         θₙ = clip(threshold + a·cost + b·max(½ − hit rate, 0) − c·sideₙ·skewₙ, 0, 1)
@@ -62,6 +63,7 @@ class ConsensusGate:
     """
 
     names: ClassVar[tuple[str, ...]] = ("consensus",)
+    STATE: ClassVar[tuple[str, ...]] = ("cost_bps", "hit_rate")
 
     def __init__(
         self, config: ConsensusGateConfig, tape: MarketTape, cost_bps: float, num_accounts: int, backend: Backend

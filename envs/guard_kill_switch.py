@@ -9,6 +9,7 @@ from envs.backend import Backend
 from envs.errors import ConfigError
 from envs.guard_regime import Situation
 from envs.ledger import LedgerStep, at_least, at_most, total
+from envs.snapshot import Stateful
 from envs.tape import MarketTape
 
 Array = Any
@@ -51,7 +52,7 @@ class KillSwitchConfig:
             raise ConfigError(f"guards.kill_switch.calm_bars = {self.calm_bars}; expected at least 1 bar.")
 
 
-class KillSwitch:
+class KillSwitch(Stateful):
     """Flat while on.
 
         on:   depth ≥ drawdown, or stress ≥ stress_on
@@ -67,6 +68,7 @@ class KillSwitch:
     """
 
     names: ClassVar[tuple[str, ...]] = ("kill_switch",)
+    STATE: ClassVar[tuple[str, ...]] = ("depth_left", "on", "calm")
 
     def __init__(self, config: KillSwitchConfig, tape: MarketTape, num_accounts: int, backend: Backend) -> None:
         self.config, self.backend = config, backend

@@ -10,6 +10,7 @@ import numpy as np
 from envs.backend import Backend
 from envs.errors import ConfigError
 from envs.ledger import LedgerStep, at_least
+from envs.snapshot import Stateful
 
 Array = Any
 
@@ -63,7 +64,7 @@ class RegimeGuardConfig:
                 raise ConfigError(f"guards.regime.{name} = {getattr(self, name)}; expected a finite number ≥ 0.")
 
 
-class RegimeGuard:
+class RegimeGuard(Stateful):
     """Scales exposure in a drawdown, makes turnover dear after a loss, and lets a churning book only probe.
 
         drawdown:  W/peak − 1 ≤ −drawdown_limit         ⇒  w ← drawdown_scale · w
@@ -77,6 +78,7 @@ class RegimeGuard:
     """
 
     names: ClassVar[tuple[str, ...]] = ("drawdown", "trailing", "turnover")
+    STATE: ClassVar[tuple[str, ...]] = ("recent_turnover", "past_wealth")
 
     def __init__(self, config: RegimeGuardConfig, num_accounts: int, backend: Backend) -> None:
         self.config, self.backend = config, backend

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from envs.backend import Backend
 from envs.errors import ConfigError
@@ -11,6 +11,7 @@ from envs.guard_consensus import ConsensusGate, ConsensusGateConfig
 from envs.guard_kill_switch import KillSwitch, KillSwitchConfig
 from envs.guard_regime import RegimeGuard, RegimeGuardConfig, Situation
 from envs.ledger import LedgerStep, at_least, total
+from envs.snapshot import Stateful
 from envs.tape import MarketTape
 from envs.terms import CostConfig
 
@@ -36,13 +37,15 @@ class LossShutdownConfig:
             raise ConfigError(f"shutdown.cooldown_bars = {self.cooldown_bars}; expected at least 1 bar.")
 
 
-class LossShutdown:
+class LossShutdown(Stateful):
     """Long and short side apart, each with one running loss and one cooldown per account.
 
         loss ← max(0, loss − Σ_side w·r);  loss > limit  ⇒  side flat for `cooldown_bars` decisions, loss ← 0
 
     The running loss is the depth of the side's cumulative profit below its last high (a CUSUM: one scalar of state).
     """
+
+    STATE: ClassVar[tuple[str, ...]] = ("loss", "cooldown")
 
     def __init__(self, config: LossShutdownConfig, num_accounts: int, backend: Backend) -> None:
         self.config, self.backend = config, backend
@@ -88,7 +91,7 @@ class GuardsConfig:
     consensus: ConsensusGateConfig | None = None
 
 
-class Guards:
+class Guards(Stateful):
     """The guards of B accounts, one after the other, and what they did.
 
     Attributes:
@@ -96,6 +99,8 @@ class Guards:
         last: of the last bar, (B,) each: `guard_<name>_rate` 1 where that guard held, `guard_scale` gross exposure kept / asked
             for (1 where nothing was asked for), and with a regime guard `guard_penalty` Σ|Δw| times the extra penalty.
     """
+
+    STATE: ClassVar[tuple[str, ...]] = ("parts", "last", "_sums", "_bars")
 
     def __init__(self, config: GuardsConfig, tape: MarketTape, costs: CostConfig, num_accounts: int, backend: Backend) -> None:
         self.backend = backend

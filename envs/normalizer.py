@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,19 +26,26 @@ class ObservationNormalizer:
 
     A column that never varied is centred only. Before the first update, normalizing is clipping.
 
+    With `groups`, columns of one group (the same feature of different assets) are centred and scaled alike, by the mean and
+    spread of all their values together; moments are still kept column by column.
+
     Attributes:
         count: observations seen.
         mean, m2: (D,) float64, mean and sum of squared deviations.
         clip: k [standard deviations].
+        groups: (D,) number of each column's group, or None where each column stands alone.
         frozen: whether the statistics are final, as they are in a saved policy.
     """
 
-    def __init__(self, size: int, clip: float = 10.0) -> None:
+    def __init__(self, size: int, clip: float = 10.0, groups: Sequence[int] | None = None) -> None:
         if size < 1:
             raise ConfigError(f"ObservationNormalizer.size = {size}; expected at least 1 column.")
+        if groups is not None and len(groups) != size:
+            raise ConfigError(f"ObservationNormalizer.groups has {len(groups)} entries; expected {size}, one a column.")
         if not 0 < clip < np.inf:
             raise ConfigError(f"ObservationNormalizer.clip = {clip}; expected a positive number of standard deviations.")
         self.clip = float(clip)
+        self.groups = None if groups is None else tuple(int(group) for group in groups)
         self.frozen = False
         self.count = 0
         self.mean = np.zeros(size)
@@ -54,10 +61,21 @@ class ObservationNormalizer:
         return len(self.mean)
 
     @property
+    def centre(self) -> Array:
+        """(D,) what is subtracted: each column's mean, or its group's."""
+        return self._pooled(self.mean)
+
+    @property
     def std(self) -> Array:
-        """(D,) standard deviation; 1 where a column never varied."""
-        std = np.sqrt(self.m2 / max(self.count, 1))
+        """(D,) standard deviation, of each column or its group; 1 where it never varied."""
+        std = np.sqrt(self.variance)
         return np.where(std > CONSTANT_STD, std, 1.0)
+
+    @property
+    def variance(self) -> Array:
+        """(D,) of each column, or of all values of its group."""
+        between = 0.0 if self.groups is None else (self.mean - self.centre) ** 2
+        return self._pooled(self.m2 / max(self.count, 1) + between)
 
     def update(self, batch: Array) -> None:
         """Learn from observations.
@@ -89,7 +107,7 @@ class ObservationNormalizer:
         """
         obs = np.asarray(obs)
         self._check(obs)
-        return np.clip((obs - self.mean) * self._inverse_std, -self.clip, self.clip).astype(np.float32)
+        return np.clip((obs - self._centre) * self._inverse_std, -self.clip, self.clip).astype(np.float32)
 
     def merge(self, other: ObservationNormalizer) -> None:
         """Add what another normalizer has seen, as if every observation had come here.
@@ -110,8 +128,9 @@ class ObservationNormalizer:
         return self.from_state(self.state())
 
     def state(self) -> dict[str, Any]:
-        """`count`, `clip` and copies of `mean` and `m2`; `tolist()` on the arrays makes it JSON."""
-        return {"count": self.count, "clip": self.clip, "mean": self.mean.copy(), "m2": self.m2.copy()}
+        """`count`, `clip`, copies of `mean` and `m2`, and `groups` if there are any; `tolist()` on the arrays makes it JSON."""
+        groups = {} if self.groups is None else {"groups": self.groups}
+        return {"count": self.count, "clip": self.clip, "mean": self.mean.copy(), "m2": self.m2.copy(), **groups}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> ObservationNormalizer:
@@ -124,7 +143,7 @@ class ObservationNormalizer:
         count = int(state["count"])
         if mean.ndim != 1 or mean.shape != m2.shape or count < 0 or not np.all(m2 >= 0) or not np.all(np.isfinite(mean)):
             raise ConfigError("ObservationNormalizer state is damaged: expected mean, m2 ≥ 0 of one length and count ≥ 0.")
-        normalizer = cls(len(mean), clip=float(state["clip"]))
+        normalizer = cls(len(mean), clip=float(state["clip"]), groups=state.get("groups"))
         normalizer.count, normalizer.mean, normalizer.m2 = count, mean, m2
         normalizer._rescale()
         return normalizer
@@ -143,7 +162,14 @@ class ObservationNormalizer:
         self._rescale()
 
     def _rescale(self) -> None:
-        self._inverse_std = 1.0 / self.std
+        self._centre, self._inverse_std = self.centre, 1.0 / self.std
+
+    def _pooled(self, values: Array) -> Array:
+        """(D,) mean over each column's group."""
+        if self.groups is None:
+            return values
+        groups = np.asarray(self.groups)
+        return (np.bincount(groups, values) / np.bincount(groups))[groups]
 
     def _check(self, obs: Array) -> None:
         if obs.ndim < 1 or obs.shape[-1] != self.size:

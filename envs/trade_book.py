@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from envs.backend import Backend
 from envs.ledger import LedgerStep, at_least, cost_by_asset, total
+from envs.snapshot import Stateful
 from envs.terms import CostConfig
 
 Array = Any
@@ -21,7 +22,7 @@ class ClosedTrades(NamedTuple):
     profit: Array  # net of its costs, financing and fees [units of initial wealth]; 0 where none closed
 
 
-class TradeBook:
+class TradeBook(Stateful):
     """Open profit per asset since its position was opened, in units of initial wealth.
 
     A trade opens when a position leaves zero and closes when it returns to zero or changes sign. Its profit is price
@@ -29,6 +30,8 @@ class TradeBook:
     cost of the flip is split between the old and the new trade by the value each part moved. Interest on free cash
     belongs to no trade.
     """
+
+    STATE: ClassVar[tuple[str, ...]] = ("open_profit",)
 
     def __init__(self, num_accounts: int, num_assets: int, backend: Backend) -> None:
         self.backend = backend

@@ -164,6 +164,26 @@ class TradingVectorEnv(gym.vector.VectorEnv):
             return self._step_same(actions)
         return self._step_next(actions)
 
+    def state(self) -> dict[str, Any]:
+        """All that the next steps depend on beside settings and tape: accounts, who ended, and the state of the draws."""
+        return {
+            "accounts": self.accounts.state(),
+            "ended": self.backend.numpy(self._ended),
+            "unused": self._unused,
+            "draws": self.np_random.bit_generator.state,
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on as the environment whose `state()` this was, to the bit; made with the same settings on the same tape.
+
+        Raises:
+            ShapeError: it had other settings.
+        """
+        self.accounts.set_state(state["accounts"])
+        self._ended = self.backend.array(state["ended"].copy(), "bool")
+        self._unused = state["unused"]
+        self.np_random.bit_generator.state = state["draws"]
+
     def advance(self, actions: Array, generator: torch.Generator) -> Transition:
         """`step` in SAME_STEP mode without checks, infos and branches: on a GPU nothing crosses to the host. Torch only.
 

@@ -16,12 +16,13 @@ from rich.logging import RichHandler
 from rich.markup import escape
 from rich.table import Table
 
-from rlplatform.cli_court import compare, scoreboard
+from rlplatform.cli_court import benchmark, compare, scoreboard
+from rlplatform.cli_features import features_app, forecast_app
 from rlplatform.cli_jobs import jobs_app, submit
 from rlplatform.cli_offline import offline_app
 from rlplatform.cli_output import log, note, print_json, print_rows, print_verdict, shown
 from rlplatform.cli_proofs import guards_app, lookahead
-from rlplatform.cli_report import report
+from rlplatform.cli_report import explain, report, stress
 from rlplatform.cli_sweep import results, sweep
 from rlplatform.cli_train import train
 from rlplatform.cli_walkforward import walkforward
@@ -38,6 +39,8 @@ bench_app = typer.Typer(help="Speed on this machine, side by side with other lib
 app.add_typer(bench_app, name="bench")
 app.add_typer(offline_app, name="offline")
 app.add_typer(jobs_app, name="jobs")
+app.add_typer(features_app, name="features")
+app.add_typer(forecast_app, name="forecast")
 app.command()(submit)
 app.add_typer(guards_app, name="guards")
 app.command()(lookahead)
@@ -45,8 +48,11 @@ app.command()(sweep)
 app.command()(results)
 app.command()(compare)
 app.command()(scoreboard)
+app.command()(benchmark)
 app.command()(walkforward)
 app.command()(report)
+app.command()(explain)
+app.command()(stress)
 
 USAGE_ERROR, CHECK_FAILED, INTERRUPTED = 2, 1, 130
 

@@ -1,4 +1,4 @@
-"""The commands `rlplatform compare` and `rlplatform scoreboard`: runs against each other."""
+"""The commands `rlplatform compare`, `scoreboard` and `benchmark`: policies against each other."""
 
 from __future__ import annotations
 
@@ -6,12 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich import box
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from rlplatform.cli_output import note, print_json, shown
+from rlplatform.cli_output import note, print_json, print_table, shown
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on standard output; logs go to standard error.")]
 
@@ -29,8 +26,8 @@ def compare(
         return
     console = Console()
     console.print(found.table.to_rich())
-    _print_table("Each pair", found.pair_rows())
-    _print_table("What each Sharpe ratio proves", found.evidence_rows())
+    print_table("Each pair", found.pair_rows())
+    print_table("What each Sharpe ratio proves", found.evidence_rows())
     for names, spread in found.seeds.items():
         print(f"{names}: {spread.seeds} seeds, Sharpe {spread.lowest:.2f} to {spread.highest:.2f}, median {spread.median:.2f}")
     for line in found.notes:
@@ -52,17 +49,36 @@ def scoreboard(
     if as_json:
         print_json(board.to_dict())
         return
-    _print_table(f"By {metric}, out of sample", board.short_rows())
+    print_table(f"By {metric}, out of sample", board.short_rows())
     if board.unjudged:
         print(f"not judged: {', '.join(str(run.row['run']) for run in board.unjudged)}")
     note(f"page: {shown(results / 'scoreboard.html')}")
 
 
-def _print_table(title: str, rows: list[dict[str, str]]) -> None:
-    """Names are folded where they are too long, never cut: one must be able to type them."""
-    table = Table(title=title, box=box.SIMPLE_HEAD, show_edge=False, title_justify="left", padding=(0, 1, 0, 0))
-    for heading in rows[0] if rows else ():
-        table.add_column(heading, overflow="fold")
-    for row in rows:
-        table.add_row(*map(escape, row.values()))
-    Console().print(table)
+def benchmark(
+    bench: Annotated[Path, typer.Argument(metavar="BENCH.yaml", help="See docs/JUDGING.md.")],
+    check: Annotated[bool, typer.Option("--check", help="Exit code 1 when a run or file of weights fails the gate.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Runs, baselines and another system's daily weights on the same days and costs, each against one of them."""
+    from rlplatform.experiments.benchmark_directory import write_bench
+    from rlplatform.experiments.benchmarking import load_bench, run_bench
+
+    config = load_bench(bench)
+    table = run_bench(config, lambda phase: note(f"{phase} …"))
+    directory = write_bench(config, table)
+    if as_json:
+        print_json(table.to_dict() | {"directory": str(directory)})
+    else:
+        console = Console()
+        console.print(table.table.to_rich())
+        print_table(f"Against {table.against}", table.edge_rows())
+        for line in table.to_dict()["notes"]:
+            print(f"- {line}")
+        if check:
+            for name, gate in table.gates.items():
+                print("\n".join(f"{name}: {line}" for line in gate.lines()))
+        console.print(table.sentence, markup=False, highlight=False, soft_wrap=not console.is_terminal)
+    note(f"results: {shown(directory)}")
+    if check and not table.passed:
+        raise typer.Exit(1)

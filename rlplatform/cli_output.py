@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,16 @@ def print_rows(title: str, rows: list[dict[str, Any]]) -> None:
         table.add_column(heading.replace("_", " "))
     for row in rows:
         table.add_row(*(escape(_cell(value)) for value in row.values()))
+    Console().print(table)
+
+
+def print_table(title: str, rows: Sequence[Mapping[str, str]]) -> None:
+    """Names are folded where they are too long, never cut: one must be able to type them."""
+    table = Table(title=title, box=box.SIMPLE_HEAD, show_edge=False, title_justify="left", padding=(0, 1, 0, 0))
+    for heading in rows[0] if rows else ():
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*map(escape, row.values()))
     Console().print(table)
 
 

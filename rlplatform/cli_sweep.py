@@ -9,12 +9,11 @@ import typer
 from rich.console import Console
 
 from rlplatform.cli_output import log, note, print_json, shown
+from rlplatform.cli_resume import chosen_directory, stoppable
 
 if TYPE_CHECKING:  # the rooms take seconds to import; each command imports what it needs
     from rlplatform.experiments.sweep_directory import SweepDirectory
     from rlplatform.experiments.sweep_results import SweepResults
-
-INTERRUPTED = 130
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on standard output; logs go to standard error.")]
 
@@ -40,16 +39,15 @@ def sweep(
     --resume goes on, also after a kill.
     """
     from rlplatform.experiments.progress import TrainingProgress
-    from rlplatform.experiments.sweep import run_sweep
+    from rlplatform.experiments.search import load_sweep
+    from rlplatform.experiments.sweep import new_sweep, run_sweep
+    from rlplatform.experiments.sweep_directory import SweepDirectory
 
     wanted = list(overrides or []) + ([] if num_samples is None else [f"search.num_samples={num_samples}"])
-    directory = _directory(config, wanted, resume)
+    directory = chosen_directory(SweepDirectory, config, wanted, resume, load_sweep, new_sweep)
     note(f"sweep directory: {shown(directory.path)}")
-    try:
+    with stoppable("sweep", directory):
         results = run_sweep(directory, TrainingProgress(log).phase)
-    except (KeyboardInterrupt, SystemExit):
-        note(f"stopped. Go on with: rlplatform sweep --resume {shown(directory.path)}")
-        raise typer.Exit(INTERRUPTED) from None
     _print_results(directory, results, as_json)
 
 
@@ -65,22 +63,6 @@ def results(
     found = SweepResults.of(directory)
     found.write(directory)
     _print_results(directory, found, as_json)
-
-
-def _directory(config: Path, overrides: list[str], resume: bool) -> SweepDirectory:
-    """A new sweep's directory, or the one to go on with."""
-    from rlplatform.experiments.search import load_sweep
-    from rlplatform.experiments.sweep import new_sweep
-    from rlplatform.experiments.sweep_directory import SweepDirectory
-
-    if not config.is_dir():
-        loaded = load_sweep(config, overrides)
-        return SweepDirectory.newest_of(loaded) if resume else new_sweep(loaded)
-    if not resume:
-        raise typer.BadParameter(f"{config} is a directory. Go on with that sweep by --resume, or give a CONFIG.yaml.")
-    if overrides:
-        raise typer.BadParameter(f"--resume {config} with {overrides[0]}: a sweep goes on as it began.")
-    return SweepDirectory.open(config)
 
 
 def _print_results(directory: SweepDirectory, found: SweepResults, as_json: bool) -> None:

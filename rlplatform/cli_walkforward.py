@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from rlplatform.cli_output import log, note, print_json, print_rows, print_verdict, shown
-
-if TYPE_CHECKING:  # the rooms take seconds to import; each command imports what it needs
-    from rlplatform.experiments.walkforward_directory import WalkForwardDirectory
-
-INTERRUPTED = 130
+from rlplatform.cli_output import log, note, print_json, print_table, print_verdict, shown
+from rlplatform.cli_resume import chosen_directory, stoppable
 
 
 def walkforward(
@@ -35,39 +31,17 @@ def walkforward(
     stops; --resume goes on, also after a kill.
     """
     from rlplatform.experiments.progress import TrainingProgress
-    from rlplatform.experiments.walkforward import run_walk
+    from rlplatform.experiments.walkforward import new_walk, run_walk
+    from rlplatform.experiments.walkforward_directory import WalkForwardDirectory, load_walk
 
-    directory = _directory(config, list(overrides or []), resume)
+    directory = chosen_directory(WalkForwardDirectory, config, list(overrides or []), resume, load_walk, new_walk)
     note(f"walk-forward directory: {shown(directory.path)}")
-    try:
+    with stoppable("walkforward", directory):
         result = run_walk(directory, TrainingProgress(log).note)
-    except (KeyboardInterrupt, SystemExit):
-        note(f"stopped. Go on with: rlplatform walkforward --resume {shown(directory.path)}")
-        raise typer.Exit(INTERRUPTED) from None
     if as_json:
         print_json(result.to_dict() | {"walkforward": str(directory.path)})
         return
-    rows = [row | {key: _short(row[key]) for key in ("total_return", "sharpe", "seam_turnover")} for row in result.folds]
-    print_rows("Folds", [{key: value for key, value in row.items() if key != "seam_cost"} for row in rows])
+    print_table("Out of sample, part by part", result.rows())
     print_verdict(result.verdict, False, {})
     print(result.sentence)
     print(f"report: {shown(directory.report / 'report.md')}")
-
-
-def _short(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
-
-
-def _directory(config: Path, overrides: list[str], resume: bool) -> WalkForwardDirectory:
-    """A new walk-forward's directory, or the one to go on with."""
-    from rlplatform.experiments.walkforward import new_walk
-    from rlplatform.experiments.walkforward_directory import WalkForwardDirectory, load_walk
-
-    if not config.is_dir():
-        walk = load_walk(config, overrides)
-        return WalkForwardDirectory.newest_of(walk) if resume else new_walk(walk)
-    if not resume:
-        raise typer.BadParameter(f"{config} is a directory. Go on with it by --resume, or give a CONFIG.yaml.")
-    if overrides:
-        raise typer.BadParameter(f"--resume {config} with {overrides[0]}: a walk-forward goes on as it began.")
-    return WalkForwardDirectory.open(config)

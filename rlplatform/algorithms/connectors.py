@@ -34,9 +34,10 @@ class NormalizeObservations(ConnectorV2):
         input_action_space: gym.Space | None = None,
         *,
         clip: float = 10.0,
+        groups: Sequence[int] | None = None,
         **kwargs,
     ) -> None:
-        self.clip = clip  # the base constructor already asks for the output space
+        self.clip, self.groups = clip, groups  # the base constructor already asks for the output space
         super().__init__(input_observation_space, input_action_space, **kwargs)
         self.contributor = uuid.uuid4().hex
         self._contributions: dict[str, ObservationNormalizer] = {}
@@ -112,6 +113,17 @@ class NormalizeObservations(ConnectorV2):
                     merged[name] = entry
         return {name: dict(entry) for name, entry in merged.items()}
 
+    def exact_state(self) -> dict[str, Any]:
+        """`get_state`, and what it leaves out: which entry is this connector's, and the sum with its own rounding."""
+        total = None if self._total is None else self._total.state()
+        return {"contributor": self.contributor, "contributions": self.get_state(), "total": total}
+
+    def set_exact_state(self, state: Mapping[str, Any]) -> None:
+        """Go on as the connector whose `exact_state()` this was."""
+        self.set_state(state["contributions"])
+        self.contributor = state["contributor"]
+        self._total = None if state["total"] is None else ObservationNormalizer.from_state(state["total"])
+
     def reset_state(self) -> None:
         self.set_state({})
 
@@ -128,4 +140,4 @@ class NormalizeObservations(ConnectorV2):
         return self._total
 
     def _fresh(self) -> ObservationNormalizer:
-        return ObservationNormalizer(self.input_observation_space.shape[0], clip=self.clip)
+        return ObservationNormalizer(self.input_observation_space.shape[0], clip=self.clip, groups=self.groups)

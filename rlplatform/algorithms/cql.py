@@ -16,8 +16,7 @@ from rlplatform.algorithms.q_learner import (
     QLearner,
     QTrainingConfig,
     bellman_target,
-    build_offline_q,
-    check_weights_without_memory,
+    build_for_weights,
     policy_parameters,
 )
 from rlplatform.models.config import ModelConfig
@@ -30,7 +29,6 @@ from rlplatform.models.q_module import (
     Q_NEXT_TARGET,
     VALUE,
     CQLModule,
-    q_module_spec,
 )
 
 Batch = Mapping[str, Tensor]
@@ -66,19 +64,9 @@ class CQLTrainingConfig(QTrainingConfig):
 
 
 def build_cql(training: CQLTrainingConfig, model: ModelConfig, data: RegisteredEpisodes, seed: int = 0) -> AlgorithmConfig:
-    """RLlib's config for this training; `.build_algo()` starts it.
-
-    Args:
-        model: without memory; its layers are also the critics'.
-        data: from `register_episodes`.
-        seed: of the order of minibatches and of torch.
-
-    Raises:
-        ConfigError: a model with memory, or numbered actions.
-    """
-    check_weights_without_memory("cql", model, data)
+    """RLlib's config for this training; see `build_for_weights`."""
     settings = {NUM_PROPOSALS: training.num_proposals, INITIAL_ALPHA: training.initial_alpha}
-    return build_offline_q(training, data, seed, CQLLearner, q_module_spec(CQLModule, model, **settings))
+    return build_for_weights(training, model, data, seed, CQLLearner, CQLModule, **settings)
 
 
 class CQLLearner(QLearner):

@@ -39,13 +39,21 @@ class DeviceEnvRunner(VectorEnvRunner):
         self._returns, self._lengths = torch.zeros(2, self.num_envs, dtype=torch.float64, device=self.device)
         self._generator = torch.Generator(self.device).manual_seed(self._env_seed() or 0)
 
+    def sampling_state(self) -> dict[str, Any] | None:
+        state = super().sampling_state()
+        return None if state is None else state | {"generator": self._generator.get_state().numpy().copy()}
+
+    def set_sampling_state(self, state: dict[str, Any]) -> None:
+        super().set_sampling_state(state)
+        self._generator.set_state(torch.from_numpy(state["generator"].copy()))
+
     @torch.no_grad()
     def _roll(self, steps: int, explore: bool, random_actions: bool) -> Rollout:
         network, connector = self.module.actor_critic, self._normalizer()
         if explore and connector is not None and connector.count == 0:
             connector.learn(self._obs.cpu().numpy())
         normalized = _normalization(connector, self.device)
-        length = segment_length(steps, getattr(network.config, "max_seq_len", 1))
+        length = segment_length(steps, network.config.sequence_length)
         columns: dict[str, list[Tensor]] = {name: [] for name in _STEP_COLUMNS}
         states, seen, ended = [], [], EpisodeSums()
         for t in range(steps):
@@ -65,6 +73,8 @@ class DeviceEnvRunner(VectorEnvRunner):
         stacked = {name: torch.stack(rows) for name, rows in columns.items()}
         following = torch.cat([stacked["value"][1:], network(normalized(self._obs), self._state, self._first).value[None]])
         last = _last_values(network, normalized, stacked)
+        if self._drawdown_entry is not None:
+            stacked["drawdown"] = torch.stack(seen)[..., self._drawdown_entry]
         if explore and connector is not None:
             connector.merge(_moments(torch.stack(seen), connector.clip))
         self._report(ended)
@@ -125,7 +135,7 @@ def _normalization(connector, device):
     if connector is None:
         return lambda obs: obs
     statistics = connector.normalizer
-    mean = torch.as_tensor(statistics.mean, dtype=torch.float32, device=device)
+    mean = torch.as_tensor(statistics.centre, dtype=torch.float32, device=device)
     inverse = torch.as_tensor(1.0 / statistics.std, dtype=torch.float32, device=device)
     return lambda obs: ((obs - mean) * inverse).clamp(-statistics.clip, statistics.clip)
 

@@ -17,7 +17,7 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.learner import ENTROPY_KEY, POLICY_LOSS_KEY, VF_LOSS_KEY
 from torch import Tensor
 
-from rlplatform.algorithms.offline_data import END_ROW, RETURNS, TAIL_DISCOUNT
+from rlplatform.algorithms.minibatches import END_ROW, RETURNS, TAIL_DISCOUNT
 from rlplatform.algorithms.offline_defects import ResumableAdvantageNorm
 from rlplatform.algorithms.offline_learner import MinibatchLearner
 
@@ -80,7 +80,7 @@ class MonteCarloMARWILLearner(ResumableAdvantageNorm, BCLearner):
 
     def begin_epoch(self) -> None:
         table = self.minibatches.table
-        self._start_norm(table)
+        self._start_norm()
         if not self.config.learner_config_dict.get(BOOTSTRAP, False):
             super().begin_epoch()
             table[Columns.VALUE_TARGETS] = table[RETURNS]
@@ -101,11 +101,11 @@ class MonteCarloMARWILLearner(ResumableAdvantageNorm, BCLearner):
         for rows in torch.unique(table[END_ROW]).split(VALUE_ROWS):
             self._values[rows] = self._module_alone.compute_values({Columns.OBS: table[Columns.OBS][rows]})
 
-    def _start_norm(self, table: dict[str, Tensor]) -> None:
+    def _start_norm(self) -> None:
         """c² of an untouched training that has no start of its own: the variance of the returns in the data."""
         norms = self.moving_avg_sqd_adv_norms_per_module
         if self.config.learner_config_dict.get(NORM_START) is None and DEFAULT_MODULE_ID not in norms:
-            norms[DEFAULT_MODULE_ID] = table[RETURNS][table[Columns.LOSS_MASK]].var(correction=0)
+            norms[DEFAULT_MODULE_ID] = self._get_tensor_variable(self.minibatches.returns_variance())
 
     def _advantage_terms(
         self, module_id: str, config: MARWILConfig, batch: dict[str, Any], fwd_out: dict[str, Tensor], mean: Mean

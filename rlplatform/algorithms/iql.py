@@ -15,12 +15,11 @@ from rlplatform.algorithms.q_learner import (
     QLearner,
     QTrainingConfig,
     bellman_target,
-    build_offline_q,
-    check_weights_without_memory,
+    build_for_weights,
     policy_parameters,
 )
 from rlplatform.models.config import ModelConfig
-from rlplatform.models.q_module import LOG_PROB_DATA, Q_DATA, VALUE, IQLModule, q_module_spec
+from rlplatform.models.q_module import LOG_PROB_DATA, Q_DATA, VALUE, IQLModule
 
 Batch = Mapping[str, Tensor]
 
@@ -48,18 +47,8 @@ class IQLTrainingConfig(QTrainingConfig):
 
 
 def build_iql(training: IQLTrainingConfig, model: ModelConfig, data: RegisteredEpisodes, seed: int = 0) -> AlgorithmConfig:
-    """RLlib's config for this training; `.build_algo()` starts it.
-
-    Args:
-        model: without memory; its layers are also the critics'.
-        data: from `register_episodes`.
-        seed: of the order of minibatches and of torch.
-
-    Raises:
-        ConfigError: a model with memory, or numbered actions.
-    """
-    check_weights_without_memory("iql", model, data)
-    return build_offline_q(training, data, seed, IQLLearner, q_module_spec(IQLModule, model))
+    """RLlib's config for this training; see `build_for_weights`."""
+    return build_for_weights(training, model, data, seed, IQLLearner, IQLModule)
 
 
 class IQLLearner(QLearner):

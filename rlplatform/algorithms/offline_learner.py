@@ -19,7 +19,7 @@ from ray.rllib.utils.metrics import (
 )
 from torch import Tensor
 
-from rlplatform.algorithms.offline_data import Minibatches
+from rlplatform.algorithms.minibatches import Minibatches
 from rlplatform.algorithms.offline_defects import RestorableOffline
 from rlplatform.algorithms.process_memory import keep_freed_memory
 from rlplatform.algorithms.vector_learner import denormals_flushed
@@ -72,8 +72,9 @@ class MinibatchLearner:
     """Put before a TorchLearner: `class FastLearner(MinibatchLearner, MARWILTorchLearner)`.
 
     Takes minibatches from `Minibatches` instead of Ray Data, goes on after a restore with the next one, and gives sequences
-    the recurrent state that the network has before them: at the beginning of an epoch it replays every sequence, each after
-    the one before it in its episode. RLlib starts each from zeros, which teaches a policy that it forgets every L steps.
+    the recurrent state that the network has before them: at the beginning of an epoch (of a stream: of each of its tables)
+    it replays every sequence, each after the one before it in its episode. RLlib starts each from zeros, which teaches a
+    policy that it forgets every L steps.
 
     Attributes:
         batch_columns: what the loss reads; sequences also get `is_first`, `loss_mask` and `state_in`.
@@ -83,7 +84,7 @@ class MinibatchLearner:
     batch_columns: ClassVar[tuple[str, ...]] = (Columns.OBS, Columns.ACTIONS)
     minibatches: Minibatches | None = None
     _position = 0
-    _begun: int | None = None
+    _begun: tuple[int, int] | None = None
     _states: Tensor | None = None
 
     def build(self) -> None:
@@ -95,7 +96,7 @@ class MinibatchLearner:
             return super().update(*args, **kwargs)
 
     def begin_epoch(self) -> None:
-        """Called before the first minibatch of each epoch, and of each training that was restored."""
+        """Called before the first minibatch of each epoch (of a stream: of each of its tables), and after a restore."""
         if HIDDEN in self._module_alone.get_initial_state():
             self._states = self._replay()
 
@@ -120,9 +121,9 @@ class MinibatchLearner:
         if self.minibatches is None:
             self.minibatches = training_data.data_iterators[0].open(self._device)
         for _ in range(num_iters):
-            epoch = self._position // self.minibatches.per_epoch
-            if self._begun != epoch:
-                self._begun = epoch
+            table = self.minibatches.turn_to(self._position)
+            if self._begun != table:
+                self._begun = table
                 self.begin_epoch()
             yield self._minibatch(self.minibatches.rows(self._position))
             self._position += 1

@@ -10,13 +10,8 @@ from ray.rllib.core.columns import Columns
 from torch import Tensor
 
 from envs.normalizer import ObservationNormalizer
-from rlplatform.algorithms.offline_data import (
-    Minibatches,
-    RegisteredEpisodes,
-    registered_episodes,
-    sequence_length,
-    training_table,
-)
+from rlplatform.algorithms.minibatches import Minibatches, training_table
+from rlplatform.algorithms.offline_data import RegisteredEpisodes, registered_episodes, sequence_length
 from rlplatform.algorithms.pretraining import PretrainConfig
 from rlplatform.models.rl_module import HIDDEN, ActorCriticModule
 
@@ -52,6 +47,7 @@ class OfflineRows:
 
     Attributes:
         coeff: c at the present env step.
+        taken: minibatches so far; the next one depends on it and on the seed alone.
     """
 
     def __init__(self, settings: dict[str, Any], model_config: Any, device: torch.device | str) -> None:
@@ -60,7 +56,7 @@ class OfflineRows:
         length = sequence_length(model_config)
         table = training_table(registered_episodes(settings["name"]), normalizer, 1.0, length)
         self._source = Minibatches(table, settings["batch_size"], length, settings["seed"]).open(device)
-        self._first_coeff, self._env_steps, self._taken = settings["coeff"], settings["env_steps"], 0
+        self._first_coeff, self._env_steps, self.taken = settings["coeff"], settings["env_steps"], 0
         self.coeff = self._first_coeff
 
     def at(self, env_steps: int) -> None:
@@ -69,8 +65,8 @@ class OfflineRows:
 
     def loss(self, module: ActorCriticModule) -> Tensor:
         """Mean −log π(a | s) of the next minibatch [nats]."""
-        batch = self._source.columns(self._source.rows(self._taken), (Columns.OBS, Columns.ACTIONS))
-        self._taken += 1
+        batch = self._source.columns(self._source.rows(self.taken), (Columns.OBS, Columns.ACTIONS))
+        self.taken += 1
         size = module.actor_critic.state_size
         if size:
             obs = batch[Columns.OBS]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import pairwise
 from typing import Any, Literal
@@ -15,6 +15,7 @@ from envs.errors import ConfigError
 from rlplatform.algorithms.callbacks import EpisodeTerms, SetThreads
 from rlplatform.algorithms.connectors import NormalizeObservations
 from rlplatform.algorithms.device_env_runner import DEVICE, DeviceEnvRunner
+from rlplatform.algorithms.exploration import EXPLORATION, ExplorationConfig
 from rlplatform.algorithms.learner import ResumablePPOLearner
 from rlplatform.algorithms.pretraining import PRETRAINED, PretrainConfig, anchor_settings
 from rlplatform.algorithms.vector_env_runner import VectorEnvRunner
@@ -64,6 +65,8 @@ class PPOTrainingConfig:
             sampling is local. A run that asks for "cuda" where there is none says so and goes on on the CPU.
         fast: whole rollouts as arrays (VectorPPO); without it stock RLlib with the same settings, to compare and debug.
         pretrain: start from an earlier run's policy instead of random weights.
+        exploration: ties the entropy bonus of each step to the account's drawdown; fast path only, stock RLlib's loss has one
+            weight for all steps.
     """
 
     algorithm: Literal["ppo"] = "ppo"
@@ -91,6 +94,7 @@ class PPOTrainingConfig:
     precision: Literal["float32", "bfloat16"] = "float32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     pretrain: PretrainConfig | None = None
+    exploration: ExplorationConfig | None = None
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "entropy_coeff"):
@@ -111,10 +115,24 @@ class PPOTrainingConfig:
             raise ConfigError(
                 "training.pretrain.kl_coeff and mix_coeff need the fast path. Set them to 0, or training.fast to true."
             )
+        if self.exploration is not None:
+            self._check_exploration()
         if self.minibatch_size > self.batch_size_per_learner:
             raise ConfigError(
                 f"training.minibatch_size = {self.minibatch_size} exceeds the {self.batch_size_per_learner} transitions that a "
                 "learner gets (rollout_length × num_envs_per_env_runner × runners / learners). Lower it or sample more."
+            )
+
+    def _check_exploration(self) -> None:
+        if not self.fast:
+            raise ConfigError(
+                "training.exploration needs the fast path: stock RLlib weighs the entropy of all steps alike. "
+                "Leave it out, or set training.fast to true."
+            )
+        if self.exploration.anchor_gain > 0 and (self.pretrain is None or self.pretrain.kl_coeff == 0):
+            raise ConfigError(
+                f"training.exploration.anchor_gain = {self.exploration.anchor_gain}, but nothing pulls to an earlier policy. "
+                "Set training.pretrain.run and kl_coeff > 0, or anchor_gain to 0."
             )
 
     @property
@@ -210,7 +228,9 @@ def _set_sampling(config: PPOConfig, training: PPOTrainingConfig, model: ModelCo
     if training.fast:
         config.env_runners(env_runner_cls=VectorEnvRunner if device == "cpu" else DeviceEnvRunner)
     if model.normalize_observations:
-        config.env_runners(env_to_module_connector=partial(_normalize, clip=model.observation_clip))
+        config.env_runners(
+            env_to_module_connector=partial(_normalize, clip=model.observation_clip, groups=model.observation_groups)
+        )
 
 
 def _set_learning(config: PPOConfig, training: PPOTrainingConfig) -> None:
@@ -231,12 +251,16 @@ def _set_learning(config: PPOConfig, training: PPOTrainingConfig) -> None:
         use_kl_loss=training.use_kl_loss,
         kl_target=training.kl_target,
     )
+    settings = dict(config.learner_config_dict)
     if training.pretrain is not None and training.pretrain.kl_coeff > 0:
-        config.training(learner_config_dict={PRETRAINED: anchor_settings(training.pretrain)})
+        settings[PRETRAINED] = anchor_settings(training.pretrain)
+    if training.exploration is not None:
+        settings[EXPLORATION] = asdict(training.exploration)
+    config.training(learner_config_dict=settings)
 
 
-def _normalize(env, spaces, device, clip: float) -> NormalizeObservations:
-    return NormalizeObservations(clip=clip)
+def _normalize(env, spaces, device, clip: float, groups: tuple[int, ...] | None) -> NormalizeObservations:
+    return NormalizeObservations(clip=clip, groups=groups)
 
 
 def _rllib_schedule(value: float | Schedule) -> float | list[list[float]]:

@@ -145,7 +145,8 @@ class Anchor:
         self._state = out.state
         return out.params
 
-    def divergence(self, anchor_params: Tensor, params: Tensor) -> Tensor:
-        """Mean KL(π₀ ‖ π) [nats]."""
+    def divergence(self, anchor_params: Tensor, params: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Mean KL(π₀ ‖ π) [nats], each transition's times its `weight` if given."""
         head = self._network.head
-        return head.distribution(anchor_params).kl(head.distribution(params)).mean()
+        divergence = head.distribution(anchor_params).kl(head.distribution(params))
+        return (divergence if weight is None else weight * divergence).mean()

@@ -26,7 +26,7 @@ from rlplatform.models.config import ModelConfig
 from rlplatform.models.mlp import MLPConfig
 from rlplatform.models.policy import Policy
 from rlplatform.models.q_critics import as_logits
-from rlplatform.models.q_module import QModule
+from rlplatform.models.q_module import QModule, q_module_spec
 
 TRAINING, TEMPERATURE, REWARD_SCALE = "training", "temperature", "reward_scale"
 
@@ -135,9 +135,7 @@ class QLearner(SlowCopiesEachGradientStep, MinibatchLearner, TorchLearner):
 
     def begin_epoch(self) -> None:
         super().begin_epoch()
-        table = self.minibatches.table
-        spread = float(table[Columns.REWARDS][table[Columns.LOSS_MASK]].double().std(correction=0))
-        self._module_alone.reward_scale.fill_(spread or 1.0)
+        self._module_alone.reward_scale.fill_(self.minibatches.reward_std() or 1.0)
 
     def compute_loss_for_module(self, *, module_id: str, config: Any, batch: dict, fwd_out: dict) -> Tensor:
         module = self.module[module_id].unwrapped()
@@ -178,22 +176,37 @@ def bellman_target(batch: Mapping[str, Tensor], next_value: Tensor, gamma: float
     return batch[Columns.REWARDS] + gamma * torch.where(batch[Columns.TERMINATEDS], 0.0, next_value)
 
 
-def check_weights_without_memory(algorithm: str, model: ModelConfig, data: RegisteredEpisodes) -> None:
-    """CQL and IQL value single transitions of weights.
+def build_for_weights(
+    training: QTrainingConfig,
+    model: ModelConfig,
+    data: RegisteredEpisodes,
+    seed: int,
+    learner_class: type[QLearner],
+    module_class: type[QModule],
+    **settings: Any,
+) -> AlgorithmConfig:
+    """RLlib's config for CQL or IQL, which value single transitions of weights; `.build_algo()` starts it.
+
+    Args:
+        model: without memory; its layers are also the critics'.
+        data: from `register_episodes` or `register_shards`.
+        seed: of the order of minibatches and of torch.
+        settings: of the module.
 
     Raises:
         ConfigError: a model with memory, or numbered actions.
     """
     if not isinstance(model, MLPConfig):
         raise ConfigError(
-            f"training.algorithm = {algorithm} has no memory; model.kind = {model.kind!r}. "
+            f"training.algorithm = {training.algorithm} has no memory; model.kind = {model.kind!r}. "
             "Use model.kind: mlp, or discrete_cql, bc or marwil with memory."
         )
     if not isinstance(data.action_space, gym.spaces.Box):
         raise ConfigError(
-            f"training.algorithm = {algorithm} needs weights; the dataset has {data.action_space}. "
+            f"training.algorithm = {training.algorithm} needs weights; the dataset has {data.action_space}. "
             "Use discrete_cql for numbered actions."
         )
+    return build_offline_q(training, data, seed, learner_class, q_module_spec(module_class, model, **settings))
 
 
 def build_offline_q(

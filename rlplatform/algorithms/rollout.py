@@ -31,6 +31,7 @@ class Rollout:
         next_value: (T, B) V of the observation that followed: that of the next row, of the episode's last observation
             where it was truncated, 0 where it terminated.
         states: (K, B, H) recurrent state before rows 0, L, 2L, … of segments of length L = T / K.
+        drawdown: (T, B) of the account at each observation, W/peak − 1; zeros where the training does not ask for it.
     """
 
     obs: Tensor
@@ -43,6 +44,11 @@ class Rollout:
     done: Tensor
     next_value: Tensor
     states: Tensor
+    drawdown: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.drawdown is None:
+            object.__setattr__(self, "drawdown", torch.zeros_like(self.reward))
 
     def __len__(self) -> int:
         return self.reward.numel()

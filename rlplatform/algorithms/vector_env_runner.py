@@ -17,9 +17,13 @@ from ray.rllib.utils.metrics import EPISODE_LEN_MEAN, EPISODE_RETURN_MEAN
 from ray.tune.registry import ENV_CREATOR, _global_registry
 from torch import Tensor
 
+from envs.trading_env import TradingVectorEnv
 from rlplatform.algorithms.callbacks import EPISODE
 from rlplatform.algorithms.connectors import NormalizeObservations
+from rlplatform.algorithms.exploration import EXPLORATION, drawdown_entry
+from rlplatform.algorithms.process_random import random_state, set_random_state
 from rlplatform.algorithms.rollout import Rollout, segment_length
+from rlplatform.algorithms.sampling_state import episodes_of, like, on_host, table_of
 from rlplatform.models.actor_critic import ActorCriticOutput
 from rlplatform.models.distributions import ActionDistribution
 
@@ -44,6 +48,8 @@ class VectorEnvRunner(SingleAgentEnvRunner):
             self.env.close()
         self.num_envs = self.config.num_envs_per_env_runner
         self.env = _make_vector_env(self.config.env, self._env_settings(), self.num_envs)
+        explores = EXPLORATION in self.config.learner_config_dict
+        self._drawdown_entry = drawdown_entry(self.env) if explores else None
         self._needs_initial_reset = True
         self._times_made = getattr(self, "_times_made", 0) + 1
 
@@ -84,6 +90,41 @@ class VectorEnvRunner(SingleAgentEnvRunner):
         self._log_env_steps(metric=self._metrics_num_env_steps_sampled, num_steps=steps)
         self._increase_sampled_metrics(steps, self._num_ended - ended_before)
         return rollouts
+
+    def sampling_state(self) -> dict[str, Any] | None:
+        """All that the next rollout depends on and RLlib does not save, as arrays and plain values.
+
+        Accounts, observations, recurrent state, the statistics as this runner added them up, the window of ended episodes, and
+        the process's random numbers. None before the first rollout, and with environments other than ours.
+        """
+        if self._needs_initial_reset or not isinstance(self.env, TradingVectorEnv):
+            return None
+        normalizer = self._normalizer()
+        return {
+            "env": self.env.state(),
+            **{name: on_host(getattr(self, f"_{name}")) for name in _BETWEEN_ROLLOUTS},
+            "ended": table_of(self._ended),
+            "counts": {"ended": self._num_ended, "made": self._times_made, "must_reset": self._must_reset},
+            "normalizer": None if normalizer is None else normalizer.exact_state(),
+            "random": random_state(),
+        }
+
+    def set_sampling_state(self, state: dict[str, Any]) -> None:
+        """Go on as the runner whose `sampling_state()` this was, to the bit.
+
+        Raises:
+            ShapeError: its environments had other settings.
+        """
+        self._reset(stagger=False)
+        self.env.set_state(state["env"])
+        for name in _BETWEEN_ROLLOUTS:
+            setattr(self, f"_{name}", like(getattr(self, f"_{name}"), state[name]))
+        self._ended = deque(episodes_of(state["ended"]), maxlen=self._window)
+        counts = state["counts"]
+        self._num_ended, self._times_made, self._must_reset = counts["ended"], counts["made"], counts["must_reset"]
+        if state["normalizer"] is not None and self._normalizer() is not None:
+            self._normalizer().set_exact_state(state["normalizer"])
+        set_random_state(state["random"])
 
     @property
     def _fragment(self) -> int:
@@ -129,8 +170,10 @@ class VectorEnvRunner(SingleAgentEnvRunner):
         network, normalizer = self.module.actor_critic, self._normalizer()
         learn = explore and normalizer is not None
         warm_up = learn and normalizer.count == 0
-        length = segment_length(steps, getattr(network.config, "max_seq_len", 1))  # without memory: single steps
+        length = segment_length(steps, network.config.sequence_length)
         columns: dict[str, list[Tensor]] = {name: [] for name in _STEP_COLUMNS}
+        if self._drawdown_entry is not None:
+            columns["drawdown"] = []
         states, raw, cut = [], [], []
         for t in range(steps):
             if t % length == 0:
@@ -139,6 +182,8 @@ class VectorEnvRunner(SingleAgentEnvRunner):
                 normalizer.learn(self._obs)
             elif learn:
                 raw.append(self._obs)
+            if self._drawdown_entry is not None:
+                columns["drawdown"].append(torch.from_numpy(self._obs[:, self._drawdown_entry]))
             obs = _normalized(self._obs, normalizer)
             out, distribution, actions = self._act(obs, explore, random_actions)
             self._obs, reward, terminated, truncated, infos = self._step(actions.numpy())
@@ -217,6 +262,7 @@ class VectorEnvRunner(SingleAgentEnvRunner):
 
 
 _STEP_COLUMNS = ("obs", "first", "actions", "params", "log_prob", "value", "reward", "done")
+_BETWEEN_ROLLOUTS = ("obs", "first", "state", "returns", "lengths")  # attributes, without their underscore
 
 
 def _rollout(columns: dict[str, list[Tensor]], after: Tensor, last_value: Tensor, states: Tensor) -> Rollout:

@@ -15,6 +15,7 @@ from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from torch import Tensor
 
+from rlplatform.algorithms.exploration import EXPLORATION, ExplorationConfig
 from rlplatform.algorithms.learner import ResumablePPOLearner
 from rlplatform.algorithms.offline_rows import LOGGED_ROWS, OfflineRows
 from rlplatform.algorithms.pretraining import PRETRAINED, Anchor
@@ -31,21 +32,35 @@ class VectorPPOLearner(ResumablePPOLearner):
     The loss is stock PPO's. Sequences may hold the end of one episode and the beginning of the next; the recurrent state
     is reset there. Each epoch shuffles the sequences anew and uses every one of them, in the fewest minibatches of at most
     `minibatch_size` transitions, all of the same size or one sequence less. With
-    `training.pretrain` an `Anchor` and `OfflineRows` add to the loss.
+    `training.pretrain` an `Anchor` and `OfflineRows` add to the loss; with `training.exploration` the entropy of each
+    transition and the anchor's pull on it are weighted by the account's drawdown.
     """
 
+    _exploration: ExplorationConfig | None = None
     _anchor: Anchor | None = None
     _logged: OfflineRows | None = None
 
     def build(self) -> None:
         keep_freed_memory()
         super().build()
+        settings = self.config.learner_config_dict.get(EXPLORATION)
+        if settings is not None:
+            self._exploration = ExplorationConfig(**settings)
         settings = self.config.learner_config_dict.get(PRETRAINED)
         if settings is not None:
             self._anchor = Anchor(settings, self.module[DEFAULT_MODULE_ID].unwrapped().actor_critic, self._device)
         settings = self.config.learner_config_dict.get(LOGGED_ROWS)
         if settings is not None:
             self._logged = OfflineRows(settings, self.config.model_config, self._device)
+
+    def get_state(self, *args, **kwargs) -> dict[str, Any]:
+        state = super().get_state(*args, **kwargs)
+        return state if self._logged is None else state | {LOGGED_ROWS: self._logged.taken}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        super().set_state(state)
+        if self._logged is not None:
+            self._logged.taken = state.get(LOGGED_ROWS, 0)
 
     def before_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
         super().before_gradient_based_update(timesteps=timesteps)
@@ -55,8 +70,12 @@ class VectorPPOLearner(ResumablePPOLearner):
 
     def compute_loss_for_module(self, **kwargs: Any) -> Tensor:
         loss, batch, module_id = super().compute_loss_for_module(**kwargs), kwargs["batch"], kwargs["module_id"]
+        params, pull = kwargs["fwd_out"][Columns.ACTION_DIST_INPUTS], None
+        if EXPLORATION in batch:
+            loss = loss + self._entropy_withheld(batch[EXPLORATION], params, module_id)
+            pull = self._exploration.anchor_weight(batch[EXPLORATION])
         if ANCHOR_PARAMS in batch:
-            divergence = self._anchor.divergence(batch[ANCHOR_PARAMS], kwargs["fwd_out"][Columns.ACTION_DIST_INPUTS])
+            divergence = self._anchor.divergence(batch[ANCHOR_PARAMS], params, pull)
             self.metrics.log_value((module_id, "kl_to_pretrained"), divergence.detach(), window=1)
             loss = loss + self._anchor.coeff * divergence
         if self._logged is not None and self._logged.coeff > 0:
@@ -64,6 +83,16 @@ class VectorPPOLearner(ResumablePPOLearner):
             self.metrics.log_value((module_id, "imitation_loss"), imitation.detach(), window=1)
             loss = loss + self._logged.coeff * imitation
         return loss
+
+    def _entropy_withheld(self, weight: Tensor, params: Tensor, module_id: str) -> Tensor:
+        """c · mean (1 − e) H: the part of stock's entropy bonus that drawdowns take back; exactly 0 without any."""
+        entropy = self.module[module_id].unwrapped().actor_critic.head.distribution(params).entropy()
+        withheld = 1.0 - weight
+        self.metrics.log_value((module_id, "exploration_weight"), weight.mean(), window=1)
+        in_drawdown = (withheld * entropy).sum() / withheld.sum()  # no number where no account is in one
+        self.metrics.log_value((module_id, "entropy_in_drawdown"), in_drawdown.detach(), window=1)
+        coeff = self.entropy_coeff_schedulers_per_module[module_id].get_current_value()
+        return coeff * (withheld * entropy).mean()
 
     def update(self, *args: Any, **kwargs: Any) -> Any:
         with denormals_flushed():
@@ -79,6 +108,8 @@ class VectorPPOLearner(ResumablePPOLearner):
     ) -> Iterator[MultiAgentBatch]:
         rollout = joined(training_data.episodes, self._device)
         columns = training_columns(rollout, self.config.gamma, self.config.lambda_)
+        if self._exploration is not None:
+            columns[EXPLORATION] = segments(self._exploration.weight(rollout.drawdown), rollout.segment_length)
         if self._anchor is not None and self._anchor.coeff > 0:
             columns[ANCHOR_PARAMS] = segments(self._anchor.params(rollout), rollout.segment_length)
         sequences, length = columns[Columns.OBS].shape[:2]

@@ -196,7 +196,7 @@ def _row(runners: int, nodes: int, iterations: int, task: BenchTask) -> tuple[Sc
     from rlplatform.bench.task import MODEL
 
     name = register_trading_env(ENV_ID, bench_tape(), make_single, make_vector)
-    tape = _global_registry.get(ENV_CREATOR, name).tape
+    tape = _global_registry.get(ENV_CREATOR, name).shared
     algorithm = build_ppo(_training(task, runners), MODEL, name, seed=task.seed).build_algo()
     try:
         group, steps = algorithm.env_runner_group, runners * task.batch_size

@@ -2,38 +2,23 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, Protocol
+from typing import ClassVar
 
 import numpy as np
 
-from envs.errors import ConfigError
-from envs.terms import CapsConfig
+from rlplatform.data.lead_lag import LeadLagMarket
 from rlplatform.data.log_optimal import Forecast
-
-Array = np.ndarray
-
-LONG_ONLY = CapsConfig(long_only=True, gross=1.0)
-PAIR_CAPS = CapsConfig(long_only=False, gross=2.0, net=1.0, per_asset=2.0)
-
-
-class Simulation(NamedTuple):
-    """One path: `close` (T, N), and the hidden `states` (T,) of the bar that ends at t, or None."""
-
-    close: Array
-    states: Array | None = None
-
-
-class MarketModel(Protocol):
-    """A law of prices. `forecast` reads rows ≤ t only, so its optimum is one that a policy could follow."""
-
-    symbols: tuple[str, ...]
-    caps: CapsConfig
-
-    def simulate(self, bars: int, rng: np.random.Generator) -> Simulation: ...
-
-    def forecast(self, close: Array) -> Forecast: ...
+from rlplatform.data.market_law import (
+    LONG_ONLY,
+    PAIR_CAPS,
+    Array,
+    Simulation,
+    autoregress,
+    check_range,
+    gaussian,
+    prices_of,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,21 +43,21 @@ class MomentumMarket:
     caps: ClassVar = LONG_ONLY
 
     def __post_init__(self) -> None:
-        _check_range("momentum", "phi", self.phi, -1, 1)
-        _check_range("momentum", "sigma", self.sigma, 0, 0.2)
-        _check_range("momentum", "mu", self.mu, -0.1, 0.1)
+        check_range("momentum", "phi", self.phi, -1, 1)
+        check_range("momentum", "sigma", self.sigma, 0, 0.2)
+        check_range("momentum", "mu", self.mu, -0.1, 0.1)
 
     def simulate(self, bars: int, rng: np.random.Generator) -> Simulation:
         shocks = self.sigma * rng.standard_normal(bars)
         shocks[0] = 0.0
-        excess = _autoregress(shocks, self.phi)
-        return Simulation(_prices_of(np.cumsum(np.append(0.0, self.mu + excess[1:]))[:, None]))
+        excess = autoregress(shocks, self.phi)
+        return Simulation(prices_of(np.cumsum(np.append(0.0, self.mu + excess[1:]))[:, None]))
 
     def forecast(self, close: Array) -> Forecast:
         log_return = np.diff(np.log(close), axis=0, prepend=np.nan)
         log_return[0] = self.mu
         mean = self.mu + self.phi * (log_return - self.mu)
-        return _gaussian(mean, np.array([[self.sigma**2]]))
+        return gaussian(mean, np.array([[self.sigma**2]]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,11 +88,11 @@ class RegimeMarket:
     caps: ClassVar = LONG_ONLY
 
     def __post_init__(self) -> None:
-        _check_range("regimes", "drift_best", self.drift_best, -0.1, 0.1)
-        _check_range("regimes", "drift_other", self.drift_other, -0.1, 0.1)
-        _check_range("regimes", "stay", self.stay, 0, 1)
-        _check_range("regimes", "sigma", self.sigma, 0, 0.2)
-        _check_range("regimes", "correlation", self.correlation, -0.5, 1)
+        check_range("regimes", "drift_best", self.drift_best, -0.1, 0.1)
+        check_range("regimes", "drift_other", self.drift_other, -0.1, 0.1)
+        check_range("regimes", "stay", self.stay, 0, 1)
+        check_range("regimes", "sigma", self.sigma, 0, 0.2)
+        check_range("regimes", "correlation", self.correlation, -0.5, 1)
 
     @property
     def means(self) -> Array:
@@ -135,7 +120,7 @@ class RegimeMarket:
         noise = rng.standard_normal((bars, 3)) @ np.linalg.cholesky(self.covariance).T
         log_return = self.means[states] + noise
         log_return[0] = 0.0
-        return Simulation(_prices_of(np.cumsum(log_return, axis=0)), states)
+        return Simulation(prices_of(np.cumsum(log_return, axis=0)), states)
 
     def beliefs(self, close: Array) -> Array:
         """(T, S) probability of the regime of the bar that ends at t, given rows ≤ t; row 0 has seen no return."""
@@ -160,7 +145,7 @@ class RegimeMarket:
 
     def _mixture(self, state_probability: Array) -> Forecast:
         """Scenarios of all regimes, weighted by (T, S) probabilities of the next one."""
-        each = _gaussian(self.means, self.covariance, nodes=3)
+        each = gaussian(self.means, self.covariance, nodes=3)
         probability = state_probability[:, :, None] * each.probability
         return Forecast(returns=each.returns.reshape(1, -1, 3), probability=probability.reshape(len(probability), -1))
 
@@ -188,9 +173,9 @@ class PairMarket:
     caps: ClassVar = PAIR_CAPS
 
     def __post_init__(self) -> None:
-        _check_range("pair", "kappa", self.kappa, 0, 1)
-        _check_range("pair", "sigma_spread", self.sigma_spread, 0, 0.2)
-        _check_range("pair", "sigma_common", self.sigma_common, 0, 0.2)
+        check_range("pair", "kappa", self.kappa, 0, 1)
+        check_range("pair", "sigma_spread", self.sigma_spread, 0, 0.2)
+        check_range("pair", "sigma_common", self.sigma_common, 0, 0.2)
 
     @property
     def covariance(self) -> Array:
@@ -202,13 +187,13 @@ class PairMarket:
         common = np.cumsum(np.append(0.0, self.sigma_common * rng.standard_normal(bars - 1) - self.covariance[0, 0] / 2))
         shocks = self.sigma_spread * rng.standard_normal(bars)
         shocks[0] /= np.sqrt(1.0 - (1.0 - self.kappa) ** 2)  # the spread starts in its stationary law
-        spread = _autoregress(shocks, 1.0 - self.kappa)
-        return Simulation(_prices_of(np.column_stack([common + spread / 2, common - spread / 2])))
+        spread = autoregress(shocks, 1.0 - self.kappa)
+        return Simulation(prices_of(np.column_stack([common + spread / 2, common - spread / 2])))
 
     def forecast(self, close: Array) -> Forecast:
         reversion = -self.kappa * np.log(close[:, 0] / close[:, 1])
         mean = np.column_stack([reversion / 2, -reversion / 2]) - self.covariance[0, 0] / 2
-        return _gaussian(mean, self.covariance)
+        return gaussian(mean, self.covariance)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,8 +216,8 @@ class NoSignalMarket:
     caps: ClassVar = LONG_ONLY
 
     def __post_init__(self) -> None:
-        _check_range("no_signal", "drift", self.drift, -0.1, 0.1)
-        _check_range("no_signal", "sigma", self.sigma, 0, 0.2)
+        check_range("no_signal", "drift", self.drift, -0.1, 0.1)
+        check_range("no_signal", "sigma", self.sigma, 0, 0.2)
 
     @property
     def mean(self) -> float:
@@ -242,10 +227,10 @@ class NoSignalMarket:
     def simulate(self, bars: int, rng: np.random.Generator) -> Simulation:
         log_return = self.mean + self.sigma * rng.standard_normal((bars, 3))
         log_return[0] = 0.0
-        return Simulation(_prices_of(np.cumsum(log_return, axis=0)))
+        return Simulation(prices_of(np.cumsum(log_return, axis=0)))
 
     def forecast(self, close: Array) -> Forecast:
-        each = _gaussian(np.full((1, 3), self.mean), self.sigma**2 * np.eye(3), nodes=5)
+        each = gaussian(np.full((1, 3), self.mean), self.sigma**2 * np.eye(3), nodes=5)
         return Forecast(returns=each.returns, probability=np.repeat(each.probability, len(close), axis=0))
 
 
@@ -254,34 +239,5 @@ MARKETS: dict[str, type] = {
     "regimes": RegimeMarket,
     "pair": PairMarket,
     "no_signal": NoSignalMarket,
+    "lead_lag": LeadLagMarket,
 }
-
-
-def _check_range(market: str, name: str, value: float, low: float, high: float) -> None:
-    if not low < value < high:
-        raise ConfigError(f"data.parameters.{name} = {value} of market {market!r}; expected in ({low}, {high}).")
-
-
-def _autoregress(shocks: Array, phi: float) -> Array:
-    """x_t = φ x_{t−1} + shock_t, from x_0 = shock_0."""
-    return np.array(list(itertools.accumulate(shocks, lambda value, shock: phi * value + shock)))
-
-
-def _prices_of(log_price: Array) -> Array:
-    return 100.0 * np.exp(log_price)
-
-
-def _gaussian(mean: Array, covariance: Array, nodes: int = 7) -> Forecast:
-    """Simple returns exp(x) − 1 of x ~ N(mean, covariance) at Gauss-Hermite nodes.
-
-    Args:
-        mean: (T, N) of log returns.
-        covariance: (N, N) of log returns.
-        nodes: per dimension; m nodes are exact for polynomials up to degree 2m − 1.
-    """
-    points, mass = np.polynomial.hermite_e.hermegauss(nodes)
-    dims = mean.shape[-1]
-    grid = np.array(list(itertools.product(points, repeat=dims)))
-    probability = np.array(list(itertools.product(mass / mass.sum(), repeat=dims))).prod(-1)
-    x = mean[:, None, :] + grid @ np.linalg.cholesky(covariance).T
-    return Forecast(returns=np.expm1(x), probability=np.broadcast_to(probability, (1, len(probability))))

@@ -15,7 +15,8 @@ from envs.errors import ConfigError
 from envs.ledger import path
 from envs.terms import CapsConfig, CostConfig, FinancingConfig
 from rlplatform.data.log_optimal import Forecast, log_optimal_weights
-from rlplatform.data.markets import MARKETS, MarketModel, RegimeMarket
+from rlplatform.data.market_law import MarketModel
+from rlplatform.data.markets import MARKETS, RegimeMarket
 from rlplatform.data.prices import Prices
 from rlplatform.data.request import check_choice, clean_date, did_you_mean
 
@@ -30,8 +31,8 @@ class SyntheticConfig:
     """A seeded market with a planted signal and a known optimum, for tests of learning.
 
     Attributes:
-        market: "momentum" (AR(1) asset), "regimes" (three assets, four hidden regimes), "pair" (cointegrated), or
-            "no_signal" (independent returns, nothing to learn). See rlplatform/data/markets.py.
+        market: "momentum" (AR(1) asset), "regimes" (three assets, four hidden regimes), "pair" (cointegrated), "lead_lag"
+            (assets that follow their sector's others), or "no_signal" (nothing to learn). See rlplatform/data/markets.py.
         seed: of the path; the same seed gives the same prices.
         bars: rows T.
         start: day of the first row; the rows are weekdays from there.
@@ -39,7 +40,7 @@ class SyntheticConfig:
     """
 
     source: Literal["synthetic"] = "synthetic"
-    market: Literal["momentum", "regimes", "pair", "no_signal"] = "momentum"
+    market: Literal["momentum", "regimes", "pair", "no_signal", "lead_lag"] = "momentum"
     seed: int = 0
     bars: int = 5_000
     start: str | datetime.date = "2000-01-03"

@@ -163,12 +163,12 @@ def _area_labels(names: Sequence[str], weights: Array, areas: Array, colors: Seq
     top = np.where(last >= 0, np.cumsum(np.clip(last, 0, None)), np.cumsum(np.clip(last, None, 0)))
     means = weights.mean(0)
     return [
-        EndLabel(f"{name}  {percent(float(mean), 0)}", float(t - w / 2), _ink(color))
+        EndLabel(f"{name}  {percent(float(mean), 0)}", float(t - w / 2), ink_of(color))
         for name, mean, t, w, color in zip(names, means, top, last, colors, strict=True)
     ]
 
 
-def _ink(color: str) -> tuple[float, ...] | str:
+def ink_of(color: str) -> tuple[float, ...] | str:
     """An area's colour, dark enough to read as text."""
     return MUTED if color == OTHER else tuple(0.8 * part for part in to_rgb(color))
 

@@ -99,13 +99,14 @@ def run_policy(
     """
     obs, info = env.reset(seed=seed)
     state = policy.initial_state(1)
-    infos, actions, entropies, ended, terminated = [info], [], [], False, False
+    infos, actions, entropies, held, ended, terminated = [info], [], [], [], False, False
     while not ended:
         action, state, extras = policy.act(np.asarray(obs)[None], state, deterministic)
         action = np.asarray(action)[0]
         obs, _, terminated, truncated, info = env.step(action)
         infos.append(info)
         actions.append(action)
+        held.append(_guards_of(env))
         if "entropy" in extras:
             entropies.append(float(np.asarray(extras["entropy"]).reshape(-1)[0]))
         ended = terminated or truncated
@@ -121,8 +122,15 @@ def run_policy(
         financing=np.array([float(info["financing"]) + float(info.get("borrow_fee", 0.0)) for info in bars]),
         actions=np.stack(actions),
         entropy=np.array(entropies) if len(entropies) == len(bars) else None,
+        guards={name: np.array([bar[name] for bar in held]) for name in held[0]},
         ruined=bool(terminated),
     )
+
+
+def _guards_of(env: Any) -> dict[str, float]:
+    """What the guards of the one account did in the last step; nothing where it has none."""
+    guards = getattr(getattr(env.unwrapped, "accounts", None), "guards", None)
+    return {} if guards is None else {name: float(value[0]) for name, value in guards.last.items()}
 
 
 def _symbols(env: Any) -> Sequence[str]:

@@ -87,8 +87,9 @@ def date_axis(axes: Axes, dates: Array) -> None:
     axes.set_xlim(dates[0], dates[-1])
 
 
-def percent_axis(axis, digits: int = 0) -> None:
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.{digits}f} %".replace("-", "−")))
+def percent_axis(axis) -> None:
+    """As many digits as a tick has: 0.025 is 2.5 %, not 2 %."""
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{round(100 * value, 6) + 0.0:g} %".replace("-", "−")))
 
 
 def label_line_ends(axes: Axes, labels: Sequence[EndLabel], fontsize: float = 9.0) -> None:

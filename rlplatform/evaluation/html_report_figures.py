@@ -38,7 +38,7 @@ _VARIABLES = {light: f"var(--{name})" for name, (light, _) in reversed(PALETTE.i
 _SETTINGS = {"svg.fonttype": "none", "path.simplify": True, "path.simplify_threshold": 0.6}
 
 
-def inline_figure(name: str, draw: Callable[[], Figure]) -> str:
+def inline_figure(name: str, draw: Callable[[], Figure], from_start: bool = False) -> str:
     """A figure as a `<figure>` that takes the page's colours, light or dark, and needs nothing outside it.
 
     Title and subtitle become the caption, which wraps on a phone; the rest becomes an `<svg>` whose texts stay texts.
@@ -46,6 +46,7 @@ def inline_figure(name: str, draw: Callable[[], Figure]) -> str:
     Args:
         name: sets the element's ids apart from those of other figures on the page.
         draw: makes the figure, see `figure_style.new_figure`.
+        from_start: a phone shows its left side first, where names stand, instead of the end of time.
     """
     buffer = io.StringIO()
     with matplotlib.rc_context(_SETTINGS | {"svg.hashsalt": name}):
@@ -56,7 +57,8 @@ def inline_figure(name: str, draw: Callable[[], Figure]) -> str:
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Type": None, "Format": None})
     svg = _embedded(buffer.getvalue(), title, _space_above(figure))
     caption = f"<figcaption><strong>{title}</strong><br>{subtitle}</figcaption>"
-    return f'<figure>{caption}<div class="wide" tabindex="0">{svg}</div></figure>'
+    side = "wide start" if from_start else "wide"
+    return f'<figure>{caption}<div class="{side}" tabindex="0">{svg}</div></figure>'
 
 
 def _space_above(figure: Figure) -> float:

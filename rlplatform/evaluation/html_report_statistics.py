@@ -9,10 +9,18 @@ from rlplatform.evaluation.cost_realism import CostRealism
 from rlplatform.evaluation.deflated import SharpeEvidence
 from rlplatform.evaluation.drawdowns import DownsideFigures
 from rlplatform.evaluation.metrics import Metrics
+from rlplatform.evaluation.overfitting import Overfitting
 from rlplatform.evaluation.scoretable import number, percent
 from rlplatform.evaluation.superiority import Superiority
 
 Row = tuple[str, str, str]
+FIGURE_NAMES = {
+    "total_return": "Total return",
+    "cagr": "CAGR",
+    "sharpe": "Sharpe ratio",
+    "max_drawdown": "Deepest drawdown",
+    "turnover_per_day": "Turnover/day",
+}
 
 
 def return_rows(m: Metrics) -> list[Row]:
@@ -145,3 +153,25 @@ def _capacity(found: CostRealism) -> str:
 
 def _short(value: float | None) -> str:
     return "–" if value is None or not math.isfinite(value) else f"{value:.4g}".replace("-", "−")
+
+
+def overfitting_rows(found: Overfitting) -> list[Row]:
+    """What became of choosing the best of the sweep's trials."""
+    how = f"the best of {found.trials} trials on half of the validation days, over {found.splits:,} ways to halve them"
+    return [
+        (
+            "Probability of overfitting",
+            percent(found.probability, 0),
+            f"How often {how}, was no better than the middle one on the other half (PBO); 50 % is choosing by lot.",
+        ),
+        (
+            "Sharpe kept",
+            f"{number(found.chosen)} → {number(found.kept)}",
+            "Of the chosen trial: where it was chosen, and on the other half.",
+        ),
+    ]
+
+
+def shown(name: str, value: float) -> str:
+    """Ratios as numbers, all else as per cent."""
+    return number(value) if name in ("sharpe", "sortino", "calmar") else percent(value)

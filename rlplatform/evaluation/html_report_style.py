@@ -90,6 +90,8 @@ ul { padding-left: 1.2rem; }
   figure .wide { direction: rtl; } figure .wide > * { direction: ltr; } /* the end of the test comes first */
   figure svg { min-width: 42rem; }
   figure .wide::after { content: "← swipe for the rest"; direction: ltr; text-align: right; }
+  figure .wide.start { direction: ltr; } figure .wide.start svg { min-width: 36rem; }
+  figure .wide.start::after { content: "swipe for the rest →"; text-align: left; }
   .wide.table::after { content: "swipe for the rest →"; }
   figure .wide::after, .wide.table::after { position: sticky; left: 0; display: block;
     color: var(--muted); font-size: .75rem; }

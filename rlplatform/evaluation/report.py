@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -33,8 +34,11 @@ _HOW_EDGES = (
 )
 
 
-def write_report(directory: str | Path, verdict: Verdict) -> Path:
+def write_report(directory: str | Path, verdict: Verdict, details: Mapping[str, Any] | None = None) -> Path:
     """Write the whole report; each file is written beside its place and then renamed, so none is ever half there.
+
+    Args:
+        details: further sections of report.json, ready for JSON.
 
     Returns:
         Path of report.md.
@@ -48,7 +52,7 @@ def write_report(directory: str | Path, verdict: Verdict) -> Path:
         pictures.append(name)
     for stale in set(_CAPTIONS) - set(pictures):
         (directory / stale).unlink(missing_ok=True)
-    content = verdict.to_dict() | {"pictures": pictures}
+    content = verdict.to_dict() | dict(details or {}) | {"pictures": pictures}
     write_json(directory / "report.json", content)
     write_text(directory / "report.md", render_markdown(verdict, pictures))
     return directory / "report.md"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -30,6 +30,7 @@ class Track:
         financing: (S,) financing and borrow fees paid [fraction of wealth after trading].
         actions: (S, …) what the policy chose; integers for discrete choices.
         entropy: (S,) of the policy's action distribution [nats].
+        guards: name → (S,) what the account's guards did, see `envs.guards.Guards.last`; empty without guards.
         ruined: the account ended before the period did, or its wealth reached zero.
 
     Raises:
@@ -46,6 +47,7 @@ class Track:
     financing: Array
     actions: Array | None = None
     entropy: Array | None = None
+    guards: Mapping[str, Array] = field(default_factory=dict)
     ruined: bool = False
 
     def __post_init__(self) -> None:
@@ -60,8 +62,8 @@ class Track:
             if array.shape != shape:
                 raise ShapeError(f"Track {self.name!r}: {name} has shape {array.shape}; expected {shape} for {bars} bars.")
             object.__setattr__(self, name, array)
-        for name in ("actions", "entropy"):
-            array = getattr(self, name)
+        optional = {"actions": self.actions, "entropy": self.entropy, **self.guards}
+        for name, array in optional.items():
             if array is not None and len(array) != bars:
                 raise ShapeError(f"Track {self.name!r}: {name} has {len(array)} rows; expected {bars}, one for each bar.")
         if bars < 1:
@@ -98,6 +100,12 @@ class Track:
     def drawdown(self) -> Array:
         """(S + 1,) W / max(W so far) − 1, at most 0; the starting wealth is the first peak."""
         return self.wealth / np.maximum.accumulate(self.wealth) - 1.0
+
+    @property
+    def guard_summary(self) -> dict[str, float]:
+        """Share of bars on which each guard held, mean `guard_scale` (exposure kept / asked for), sum of `guard_penalty`."""
+        guards = {name: np.asarray(values, dtype=np.float64) for name, values in self.guards.items()}
+        return {name: float(v.sum() if name == "guard_penalty" else v.mean()) for name, v in guards.items()}
 
     @property
     def period(self) -> tuple[str, str]:

@@ -102,6 +102,7 @@ class Verdict:
             **self.table.to_dict(),
             "edges": [edge.to_dict() for edge in self.edges],
             "gate": self.gate.to_dict(),
+            **({"guards": self.policy.guard_summary} if self.policy.guards else {}),
             "learning_curve": [dict(row) for row in self.learning_curve],
             "notes": list(self.notes),
         }

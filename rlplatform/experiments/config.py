@@ -5,12 +5,12 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, WrapValidator
 
 from envs.errors import ConfigError
 from envs.pair_leverage import PairLeverageConfig
@@ -30,17 +30,29 @@ from rlplatform.experiments.logged_data import DatasetConfig, dataset_sections
 from rlplatform.experiments.tracking import TrackingConfig
 from rlplatform.experiments.yaml_text import apply_overrides, read_yaml
 from rlplatform.features import FeatureConfig
+from rlplatform.models.config import is_own_kind, model_class
+from rlplatform.models.encoder import EncoderConfig
+from rlplatform.models.gnn import GNNConfig
 from rlplatform.models.gru import GRUConfig
 from rlplatform.models.mlp import MLPConfig
 
 DataConfig = Annotated[BundledConfig | FolderConfig | YahooConfig | SyntheticConfig, Field(discriminator="source")]
 EnvConfig = Annotated[PortfolioConfig | RegimeConfig | PairLeverageConfig, Field(discriminator="id")]
-ModelConfig = Annotated[GRUConfig | MLPConfig, Field(discriminator="kind")]
+_OurModels = Annotated[GRUConfig | MLPConfig | GNNConfig, Field(discriminator="kind")]
 ImitationConfig = BCTrainingConfig | MARWILTrainingConfig
 OfflineTrainingConfig = ImitationConfig | CQLTrainingConfig | IQLTrainingConfig | DiscreteCQLTrainingConfig
 TrainingConfig = Annotated[PPOTrainingConfig | OfflineTrainingConfig, Field(discriminator="algorithm")]
 Period = tuple[datetime.date, datetime.date]
-SEARCH, WALKFORWARD = "search", "walkforward"  # blocks of a file that are no part of a training
+SEARCH, WALKFORWARD, FORECAST = "search", "walkforward", "forecast"  # blocks of a file that are no part of a training
+
+
+def _own_model(content: Any, ours: Callable[[Any], EncoderConfig]) -> EncoderConfig:
+    """A model of the user's own, `kind: package.module:ClassConfig`, as strictly as one of ours."""
+    kind = content.get("kind") if isinstance(content, Mapping) else None
+    return structure(model_class(kind), content, where="model") if is_own_kind(kind) else ours(content)
+
+
+ModelConfig = Annotated[_OurModels, WrapValidator(_own_model)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,14 +63,20 @@ class SplitConfig:
         train: episodes and scalers see these rows only.
         validation: after `train`; chooses the best checkpoint. Without it the last weights are judged.
         test: after both; opened once, at the end.
+        left_out: stretches of `train` that nothing is learnt from, as a combinatorial walk-forward has; a test may lie there.
     """
 
     train: Period
     test: Period
     validation: Period | None = None
+    left_out: tuple[Period, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.left_out and self.validation is not None:
+            raise ConfigError("split.left_out with split.validation: a training with gaps keeps no validation. Leave one out.")
         periods = {"train": self.train, "validation": self.validation, "test": self.test}
+        if self.is_left_out(*self.test):
+            del periods["test"]
         previous = None
         for name, period in periods.items():
             if period is None:
@@ -72,6 +90,10 @@ class SplitConfig:
                 )
             previous = name
 
+    def is_left_out(self, start: datetime.date, end: datetime.date) -> bool:
+        """Whether no day of [start, end] was learnt from, though it lies inside `train`."""
+        return any(first <= start and end <= last for first, last in self.left_out)
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
@@ -81,12 +103,20 @@ class EvaluationConfig:
         interval_iterations: training iterations between two looks at the validation period.
         metric: of the validation track, higher is better; chooses the best checkpoint.
         policy: which weights are judged: the best on validation, or the last.
+        select_by: who chooses the best checkpoint: the validation period; or weighted importance sampling (wis) or a doubly
+            robust estimate (dr; a fit of Q at each look, some seconds) on logged episodes that are not learnt from. auto takes
+            the validation period where there is one, else wis where the dataset allows it.
+        held_out: share of the dataset that these episodes are: its last days, see `HoldOut`. For wis and dr only.
+        patience: looks without a better checkpoint after which the training ends early; null never does.
         baselines, bootstrap, gate: see their own configs.
     """
 
     interval_iterations: int = 5
     metric: Literal["sharpe", "sortino", "total_return", "cagr"] = "sharpe"
     policy: Literal["best", "last"] = "best"
+    select_by: Literal["auto", "validation", "wis", "dr"] = "auto"
+    held_out: float = 0.2
+    patience: int | None = None
     baselines: BaselineConfig = field(default_factory=BaselineConfig)
     bootstrap: BootstrapConfig = field(default_factory=BootstrapConfig)
     gate: GateConfig = field(default_factory=GateConfig)
@@ -94,6 +124,10 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         if self.interval_iterations < 1:
             raise ConfigError(f"evaluation.interval_iterations = {self.interval_iterations}; expected at least 1.")
+        if not 0 < self.held_out < 1:
+            raise ConfigError(f"evaluation.held_out = {self.held_out}; expected a share in (0, 1), usually 0.2.")
+        if self.patience is not None and self.patience < 1:
+            raise ConfigError(f"evaluation.patience = {self.patience}; expected at least 1 look, or null for no early end.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +169,11 @@ class ExperimentConfig:
                 f"training.algorithm = {algorithm} learns from the environment and reads no dataset. Leave `dataset` out, or "
                 "train an offline algorithm on it and go on from that run with training.pretrain.run."
             )
+        if not offline and self.evaluation.select_by in ("wis", "dr"):
+            raise ConfigError(
+                f"evaluation.select_by = {self.evaluation.select_by} judges by logged episodes; training.algorithm = "
+                f"{algorithm} has none. Use validation."
+            )
 
     @property
     def step_unit(self) -> str:
@@ -171,7 +210,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
         ConfigError: names the file and the key.
     """
     content = config_content(path, overrides)
-    for block in (SEARCH, WALKFORWARD):
+    for block in (SEARCH, WALKFORWARD, FORECAST):
         content.pop(block, None)
     return structure(ExperimentConfig, content, where=Path(path).name)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import datetime
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -23,13 +22,15 @@ from rlplatform.evaluation.scoretable import ScoreTable
 from rlplatform.evaluation.verdict import Verdict
 from rlplatform.experiments.checkpoints import good_checkpoint, recover_checkpoint
 from rlplatform.experiments.config import DataConfig, ExperimentConfig, load_config
+from rlplatform.experiments.judged_report import guards_in_manifest, judge_and_report
 from rlplatform.experiments.judging import OUT_OF_SAMPLE, check_judging, judge_policy, named_regimes, sample_of, with_earlier
 from rlplatform.experiments.logged_data import check_dataset_fits
 from rlplatform.experiments.market import Market, prepare_market
 from rlplatform.experiments.pretraining import check_pretraining
-from rlplatform.experiments.run_directory import RunDirectory, describe_environment
+from rlplatform.experiments.provenance import describe_environment, timestamp
+from rlplatform.experiments.run_directory import RunDirectory
 from rlplatform.experiments.standing import Standing
-from rlplatform.experiments.storage import Place, is_remote, store
+from rlplatform.experiments.storage import Place, stored_afterwards
 from rlplatform.experiments.tracking import Tracker
 from rlplatform.experiments.trainers import Row, training_env
 from rlplatform.experiments.training import judged_checkpoint, train
@@ -126,7 +127,8 @@ def train_and_judge(
         on_phase: is told what is going on around the iterations.
         on_note: is told lines that should stay: where the run is shown, what of that failed, a damaged checkpoint.
     """
-    with Tracker(job.config.tracking, on_note) as tracker:
+    storing = stored_afterwards(job.run.path, job.config.results_dir, on_note)
+    with storing, Tracker(job.config.tracking, on_note) as tracker:
         tracker.start(job.config, job.run.path)
 
         def seen(row: Row) -> None:
@@ -135,8 +137,6 @@ def train_and_judge(
 
         verdict = _train_and_judge(job, seen, on_phase, on_note)
         tracker.finish(verdict)
-    if is_remote(job.config.results_dir):
-        on_note(f"stored at {store(job.run.path, job.config.results_dir)}")
     return verdict
 
 
@@ -157,7 +157,7 @@ def _train_and_judge(
         on_phase("judging the policy and its baselines")
         policy = Policy.load(good_checkpoint(job.run.checkpoint(judged_checkpoint(job.config, standing)), on_note) / "policy")
         job.run.write_policy(policy, job.market.scaler)
-        verdict = _judge_and_report(job, policy)
+        verdict = judge_and_report(job.config, job.market, policy, job.run)
     except BaseException as error:
         stopped = isinstance(error, (KeyboardInterrupt, SystemExit))  # Ray turns SIGTERM into SystemExit while it starts
         with contextlib.suppress(OSError):  # a full disk must not hide what went wrong
@@ -167,26 +167,13 @@ def _train_and_judge(
     return verdict
 
 
-def _judge_and_report(job: Job, policy: Policy) -> Verdict:
-    config, tape = job.config, job.market.tape
-    verdict = judge_policy(config, tape, policy, *config.split.test, learning_curve=job.run.metrics())
-    write_report(job.run.report, with_earlier(config, tape, policy, verdict))
-    return verdict
-
-
 def _manifest(job: Job, before: dict[str, Any]) -> dict[str, Any]:
-    prices, now = job.market.prices, datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+    now = timestamp()
     manifest = {
         "run": job.config.name,
         "started": before.get("started", now),
         "config_sha256": job.config.sha256,
-        "data": {
-            "source": prices.source,
-            "sha256": prices.sha256,
-            "symbols": list(prices.symbols),
-            "first": str(prices.dates[0])[:10],
-            "last": str(prices.dates[-1])[:10],
-        },
+        "data": job.market.described(),
         "tape_sha256": job.market.tape.sha256,
         "seeds": [job.config.seed],
         **describe_environment(),
@@ -204,7 +191,7 @@ def _outcome(config: ExperimentConfig, standing: Standing, policy: Policy, verdi
     unit = config.step_unit
     done = getattr(standing, unit)
     return {
-        "finished": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "finished": timestamp(),
         "iterations": standing.iteration,
         unit: done,
         "train_seconds": round(standing.train_seconds, 3),
@@ -213,8 +200,10 @@ def _outcome(config: ExperimentConfig, standing: Standing, policy: Policy, verdi
         "estimated_flops": 2 * parameters * _passes(config, done),
         "best_iteration": standing.best_iteration,
         "best_validation": standing.best_score,
+        "best_by": standing.best_by,
         "judged": judged_checkpoint(config, standing),
         "test": verdict.metrics[verdict.policy.name].to_dict(),
+        **guards_in_manifest(verdict),
         "verdict": verdict.sentence,
     }
 

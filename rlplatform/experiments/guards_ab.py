@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 
 from envs import make
@@ -71,7 +70,6 @@ class GuardsComparison:
     Attributes:
         without, guarded: paths of the same policy on the same days.
         windows: one after the other; a remainder shorter than a window is left out.
-        telemetry: mean over the bars of each `Guards.last` figure; `guard_penalty` is a sum.
         guards: the settings, as YAML has them.
         preset: whether those are the preset because the run has none of its own.
     """
@@ -79,9 +77,13 @@ class GuardsComparison:
     without: Track
     guarded: Track
     windows: tuple[Window, ...]
-    telemetry: Mapping[str, float]
     guards: Mapping[str, Any]
     preset: bool
+
+    @property
+    def telemetry(self) -> dict[str, float]:
+        """See `Track.guard_summary`."""
+        return self.guarded.guard_summary
 
     def rows(self) -> list[dict[str, Any]]:
         """One row for the whole period, the calm and the stressed windows; figures of windows are means over them."""
@@ -113,7 +115,7 @@ class GuardsComparison:
             "period": list(self.without.period),
             "summary": self.rows(),
             "windows": [dataclasses.asdict(window) for window in self.windows],
-            "telemetry": dict(self.telemetry),
+            "telemetry": self.telemetry,
             "guards": dict(self.guards),
             "preset": self.preset,
         }
@@ -142,43 +144,20 @@ def compare(
     """`compare_guards` for a policy and a tape at hand."""
     own = guards or config.env.guards
     chosen = own or PRESET
-    without, _ = _path(config, tape, policy, None)
-    guarded, telemetry = _path(config, tape, policy, chosen)
+    without, guarded = (_path(config, tape, policy, guards) for guards in (None, chosen))
     return GuardsComparison(
         without=without,
         guarded=guarded,
         windows=_windows(without, guarded, tape),
-        telemetry=telemetry,
         guards=dataclasses.asdict(chosen),
         preset=own is None,
     )
 
 
-class _Watched(gym.Wrapper):
-    """Notes what the guards did at each step."""
-
-    def __init__(self, env: gym.Env) -> None:
-        super().__init__(env)
-        self.bars: list[dict[str, float]] = []
-
-    def step(self, action):
-        result = self.env.step(action)
-        guards = self.env.accounts.guards
-        if guards is not None:
-            self.bars.append({name: float(value[0]) for name, value in guards.last.items()})
-        return result
-
-
-def _path(
-    config: ExperimentConfig, tape: MarketTape, policy: Decider, guards: GuardsConfig | None
-) -> tuple[Track, dict[str, float]]:
+def _path(config: ExperimentConfig, tape: MarketTape, policy: Decider, guards: GuardsConfig | None) -> Track:
     settings = dataclasses.replace(whole_period(config.env), guards=guards)
-    env = _Watched(make(settings, tape, *map(str, config.split.test)))
     name = policy_name(config) + ("" if guards is None else "_GUARDED")
-    track = run_policy(name, env, policy, symbols=tape.symbols)
-    names = env.bars[0] if env.bars else ()
-    values = {name: np.array([bar[name] for bar in env.bars]) for name in names}
-    return track, {name: float(v.sum() if name == "guard_penalty" else v.mean()) for name, v in values.items()}
+    return run_policy(name, make(settings, tape, *map(str, config.split.test)), policy, symbols=tape.symbols)
 
 
 def _windows(without: Track, guarded: Track, tape: MarketTape) -> tuple[Window, ...]:

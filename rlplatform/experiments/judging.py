@@ -25,7 +25,7 @@ IN_SAMPLE = "In sample (training or validation saw these days)"
 
 
 def policy_name(config: ExperimentConfig) -> str:
-    return f"{config.training.algorithm}_{config.model.kind}".upper()
+    return f"{config.training.algorithm}_{config.model.kind.rpartition(':')[2]}".upper()
 
 
 def whole_period(env: TradingConfig) -> TradingConfig:
@@ -85,7 +85,10 @@ def with_earlier(config: ExperimentConfig, tape: MarketTape, policy: Policy, ver
 def sample_of(split: SplitConfig, start: Any, end: Any) -> str:
     """What may be said of a judgement on [start, end]: days that chose weights or checkpoint are no test."""
     first, last = split.train[0], (split.validation or split.train)[1]
-    overlaps = np.datetime64(str(start), "D") <= np.datetime64(last) and np.datetime64(str(end), "D") >= np.datetime64(first)
+    days = np.datetime64(str(start), "D"), np.datetime64(str(end), "D")
+    if split.is_left_out(*(day.item() for day in days)):
+        return OUT_OF_SAMPLE
+    overlaps = days[0] <= np.datetime64(last) and days[1] >= np.datetime64(first)
     return IN_SAMPLE if overlaps else OUT_OF_SAMPLE
 
 

@@ -60,7 +60,7 @@ def to_yaml(config: Any) -> str:
 
 
 def _dataclasses_in(annotation: Any) -> Iterable[type]:
-    if dataclasses.is_dataclass(annotation):
+    if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
         yield annotation
     for argument in typing.get_args(annotation):
         yield from _dataclasses_in(argument)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from envs.errors import ConfigError
 from envs.trading_env import TradingEnv
@@ -25,23 +25,45 @@ class DatasetConfig:
     Attributes:
         paths: directories of datasets of one environment, mixed.
         skip_bad: leave damaged episodes out and say how many, instead of refusing them.
+        in_memory: true reads all of them once into memory; false reads them file by file, again in each epoch, in bounded
+            memory; auto is true where they fit (`learning_data.learns_from_memory`). Parquet rows are the fastest to stream.
+        buffer_rows: that are shuffled together when they are read file by file. As many again wait in memory.
     """
 
     paths: tuple[str, ...]
     skip_bad: bool = False
+    in_memory: bool | Literal["auto"] = "auto"
+    buffer_rows: int = 131_072
 
     def __post_init__(self) -> None:
         if not self.paths:
             raise ConfigError("dataset.paths is empty; expected at least one directory, such as offline_data/sample.")
+        if self.buffer_rows < 1:
+            raise ConfigError(f"dataset.buffer_rows = {self.buffer_rows}; expected at least 1, usually 131072.")
 
 
-def logged_episodes(config: DatasetConfig) -> tuple[Episodes, DatasetManifest]:
+def logged_episodes(config: DatasetConfig, observe: Sequence[str] = ()) -> tuple[Episodes, DatasetManifest]:
     """All episodes of the datasets, and the first one's manifest.
+
+    Args:
+        observe: `env.observe` of the experiment that reads them.
 
     Raises:
         DatasetError: a dataset is not whole or not like the others.
+        ConfigError: a column to observe that the datasets do not have.
     """
-    return read_dataset([Path(path) for path in config.paths], config.skip_bad)
+    paths = [Path(path) for path in config.paths]
+    return read_dataset(paths, config.skip_bad, columns_to_observe(read_manifest(paths[0]), observe))
+
+
+def columns_to_observe(manifest: DatasetManifest, observe: Sequence[str]) -> tuple[str, ...]:
+    """What `env.observe` asks for beyond what the dataset was logged with: to be taken from its columns.
+
+    Both put what is added on the right in the same order. Where the logged observation begins otherwise nothing is taken,
+    and the observations differ.
+    """
+    logged = tuple(manifest.env.get("observe", ()))
+    return tuple(observe[len(logged) :]) if tuple(observe[: len(logged)]) == logged else ()
 
 
 def dataset_sections(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,11 +89,23 @@ def check_dataset_fits(config: Any, env: TradingEnv) -> None:
     """
     for path in config.dataset.paths:
         manifest = read_manifest(Path(path))
-        ours, theirs = env.task.observation_names, manifest.observation_names
+        added = columns_to_observe(manifest, config.env.observe)
+        missing = [name for name in added if name not in manifest.columns]
+        if missing:
+            raise ConfigError(
+                f"env.observe: {missing[0]!r} is no column of {path}; it has {', '.join(manifest.columns)}. Leave it out, or "
+                f"collect with env.observe = {list(config.env.observe)}."
+            )
+        ours, theirs = env.task.observation_names, (*manifest.observation_names, *added)
         if manifest.env_id != config.env.id or tuple(ours) != tuple(theirs):
             raise ConfigError(
                 f"{path} was logged in {manifest.env_id} with {len(theirs)} observations; env.id = {config.env.id} here gives "
                 f"{len(ours)}. Leave `env` and `features` out of the config to take the dataset's."
+            )
+        if config.evaluation.select_by in ("wis", "dr") and not manifest.has_log_prob:
+            raise ConfigError(
+                f"evaluation.select_by = {config.evaluation.select_by} divides by the behaviour's probabilities; {path} has "
+                "none. Use validation, or collect with noise or ε."
             )
         if manifest.action_space != head_for(env.action_space).describe():
             raise ConfigError(f"{path} has actions {manifest.action_space}; env here takes {env.action_space}.")

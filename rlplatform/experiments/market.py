@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 from envs.errors import MarketDataError
 from envs.tape import MarketTape
@@ -21,6 +22,17 @@ class Market:
     scaler: FeatureScaler
     tape: MarketTape
 
+    def described(self) -> dict[str, Any]:
+        """For a manifest: which prices, of what, from when to when."""
+        prices = self.prices
+        return {
+            "source": prices.source,
+            "sha256": prices.sha256,
+            "symbols": list(prices.symbols),
+            "first": str(prices.dates[0])[:10],
+            "last": str(prices.dates[-1])[:10],
+        }
+
 
 def prepare_market(config: ExperimentConfig, scaler: FeatureScaler | None = None) -> Market:
     """Load prices, build features on all rows, scale them by training rows only.
@@ -32,14 +44,30 @@ def prepare_market(config: ExperimentConfig, scaler: FeatureScaler | None = None
         MarketDataError: prices that cannot be traded on, or a period of the split without rows.
     """
     prices = load_prices(config.data)
-    if scaler is not None and not volume_features(config.features) & set(scaler.feature_names):
-        prices = dataclasses.replace(prices, volume=None)  # the policy learnt without; other prices may have it
+    if scaler is not None:
+        prices = _as_learnt(config, prices, scaler)
     cube = FeatureBuilder(config.features).build(prices)
     if scaler is None:
         _check_periods(cube.to_tape(), config.split)
         start, end = map(str, config.split.train)
-        scaler = cube.fit_scaler(train_end=end, train_start=start)
+        left_out = [(str(first), str(last)) for first, last in config.split.left_out]
+        scaler = cube.fit_scaler(train_end=end, train_start=start, left_out=left_out)
     return Market(prices=prices, scaler=scaler, tape=cube.scaled(scaler).to_tape())
+
+
+def tape_of(config: ExperimentConfig, prices: Prices, scaler: FeatureScaler) -> MarketTape:
+    """What the policy of a run sees of other prices, such as a scenario's: its features, scaled as in training.
+
+    Raises:
+        ConfigError: the prices lack what the scaler was fitted on, such as volume.
+    """
+    return FeatureBuilder(config.features).build(_as_learnt(config, prices, scaler)).scaled(scaler).to_tape()
+
+
+def _as_learnt(config: ExperimentConfig, prices: Prices, scaler: FeatureScaler) -> Prices:
+    """Without volume where the policy learnt without; other prices may have it."""
+    learnt = bool(volume_features(config.features) & set(scaler.feature_names))
+    return prices if learnt else dataclasses.replace(prices, volume=None)
 
 
 def volume_features(config: FeatureConfig) -> set[str]:

@@ -135,7 +135,7 @@ def evaluate_off_policy(
     if source is None:
         raise ConfigError(f"{run.path.name} learnt from no dataset. Say which one to judge it by: --dataset DIR.")
     scaler, policy = run.scaler(), Policy.load(run.policy)
-    episodes, manifest = logged_episodes(source)
+    episodes, manifest = logged_episodes(source, config.env.observe)
     wanted = tuple(estimators) or (tuple(ESTIMATORS) if manifest.has_log_prob else ("fqe",))
     settings = EstimatorConfig(after_truncation="nothing")
     report = OffPolicyReport(

@@ -54,6 +54,7 @@ def check_pretraining(config: ExperimentConfig) -> None:
     earlier = RunDirectory.open(Path(pretrain.run)).config()
     for name, ours, theirs in (
         ("env.id", config.env.id, earlier.env.id),
+        ("env.observe", config.env.observe, earlier.env.observe),
         ("features", config.features, earlier.features),
         ("split.train's first day", config.split.train[0], earlier.split.train[0]),
     ):

@@ -20,15 +20,16 @@ from rlplatform.files import replaced_file
 REGISTRY_FILE = "registry.parquet"
 FIGURES = tuple(Metrics.__dataclass_fields__)
 FOUND = ("*/manifest.json", "*/winner/manifest.json")
-TEXTS = ("run", "path", "manifest_sha256", "registered", "status", "started", "finished", "name", "setting", "algorithm")
-TEXTS += ("model", "env", "symbols", "start", "end", "terms", "data_sha256", "code_commit", "verdict")
+RUN, WALK = "run", "walk-forward"  # kinds of rows
+TEXTS = ("run", "path", "manifest_sha256", "registered", "status", "started", "finished", "kind", "name", "setting")
+TEXTS += ("algorithm", "model", "env", "symbols", "start", "end", "terms", "data_sha256", "code_commit", "verdict")
 
 
 def update_registry(results: Path, now: datetime.datetime | None = None) -> pd.DataFrame:
     """Read every manifest under `results` and write registry.parquet there.
 
-    A manifest that has changed adds a row; the older one stays with `current` false. A run whose directory is gone stays
-    with `present` false.
+    A run is a row; of a walk-forward each seed's path is. A manifest that has changed adds a row; the older one stays with
+    `current` false. A run whose directory is gone stays with `present` false.
 
     Returns:
         All rows, oldest first.
@@ -44,7 +45,7 @@ def update_registry(results: Path, now: datetime.datetime | None = None) -> pd.D
     stamp = (now or datetime.datetime.now().astimezone()).isoformat(timespec="seconds")
     rows = [row | {"registered": stamp} for row in _rows(results) if (row["path"], row["manifest_sha256"]) not in seen]
     table = _typed(pd.concat([known, pd.DataFrame(rows)], ignore_index=True) if rows else known)
-    table["present"] = [(results / path / "manifest.json").is_file() for path in table["path"]]
+    table["present"] = [(results / path.partition("#")[0] / "manifest.json").is_file() for path in table["path"]]
     table["current"] = ~table.duplicated("path", keep="last")
     table = _typed(table)
     with replaced_file(results / REGISTRY_FILE) as path:
@@ -82,32 +83,64 @@ def trials_of(run: Path, bars_per_year: int = 252) -> Trials:
 def _rows(results: Path) -> Iterator[dict[str, Any]]:
     for pattern in FOUND:
         for path in sorted(results.glob(pattern)):
-            if (path.parent / "config.yaml").is_file() and not path.parent.name.startswith("."):
-                yield _row(results, path)
+            if path.parent.name.startswith("."):
+                continue
+            if (path.parent / "config.yaml").is_file():
+                yield _run_row(results, path)
+            elif (path.parent / "walkforward.yaml").is_file():
+                yield from _walk_rows(results, path)
 
 
-def _row(results: Path, path: Path) -> dict[str, Any]:
+def _run_row(results: Path, path: Path) -> dict[str, Any]:
     """From the manifest and, for what it does not say, from config.yaml as it stands: an older version's is read too."""
     run, text = path.parent, path.read_text(encoding="utf-8")
     manifest, config = json.loads(text), read_yaml(run / "config.yaml")
-    env, trials, test = config["env"], trials_of(run), manifest.get("test") or {}
-    financing = env.get("financing") or {}
-    return {
+    return _row(manifest, config, text, trials_of(run)) | {
         "run": run.name if run.name != "winner" else f"{run.parent.name}/winner",
         "path": str(run.relative_to(results)),
+        "kind": RUN,
+        "setting": _setting(config),
+        "seed": int(config.get("seed", 0)),
+        "start": str(config["split"]["test"][0]),
+        "end": str(config["split"]["test"][1]),
+        **_figures(manifest.get("test")),
+    }
+
+
+def _walk_rows(results: Path, path: Path) -> Iterator[dict[str, Any]]:
+    """One for each seed, all with the days of the joined path; one without figures while there is no path."""
+    walk, text = path.parent, path.read_text(encoding="utf-8")
+    manifest = json.loads(text)
+    config, block = manifest.get("config"), manifest.get("settings") or {}
+    if config is None:  # begun by a version that did not say what it ran on
+        return
+    own = {key: value for key, value in block.items() if key not in ("seeds", "max_concurrent", "configs_tried")}
+    shared = _row(manifest, config, text, Trials(count=max(1, block.get("configs_tried") or 1))) | {
+        "kind": WALK,
+        "setting": _setting(config | {"walkforward": own}),
+    }
+    start, end = manifest.get("period") or (None, None)
+    tests = manifest.get("tests") or {}
+    for seed in manifest["seeds"]:
+        name = f"{walk.name}#seed{seed}"
+        place = {"run": name, "path": f"{walk.relative_to(results)}#seed{seed}", "seed": int(seed)}
+        yield shared | place | {"start": start, "end": end} | _figures(tests.get(str(seed)))
+
+
+def _row(manifest: dict[str, Any], config: dict[str, Any], text: str, trials: Trials) -> dict[str, Any]:
+    """What runs and walk-forwards say alike."""
+    env = config["env"]
+    financing = env.get("financing") or {}
+    return {
         "manifest_sha256": hashlib.sha256(text.encode()).hexdigest(),
         "status": manifest.get("status", "unknown"),
         "started": manifest.get("started"),
         "finished": manifest.get("finished"),
         "name": config.get("name"),
-        "setting": _setting(config),
-        "seed": int(config.get("seed", 0)),
         "algorithm": config.get("training", {}).get("algorithm"),
         "model": config.get("model", {}).get("kind"),
         "env": env.get("id"),
         "symbols": ", ".join(manifest.get("data", {}).get("symbols", [])),
-        "start": str(config["split"]["test"][0]),
-        "end": str(config["split"]["test"][1]),
         "terms": json.dumps({"costs": env.get("costs") or {}, "financing": financing}, sort_keys=True),
         "bars_per_year": int(financing.get("bars_per_year", 252)),
         "data_sha256": manifest.get("data", {}).get("sha256"),
@@ -115,8 +148,11 @@ def _row(results: Path, path: Path) -> dict[str, Any]:
         "trials": trials.count,
         "trials_deviation": trials.deviation,
         "verdict": manifest.get("verdict"),
-        **{name: test.get(name) for name in FIGURES},
     }
+
+
+def _figures(test: dict[str, Any] | None) -> dict[str, Any]:
+    return {name: (test or {}).get(name) for name in FIGURES}
 
 
 def _setting(config: dict[str, Any]) -> str:

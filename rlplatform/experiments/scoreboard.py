@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ from rlplatform.evaluation.deflated import Trials, deflated_from_error
 from rlplatform.evaluation.metrics import finite_or_none
 from rlplatform.evaluation.scoretable import number, percent
 from rlplatform.evaluation.seed_spread import SeedSpread
-from rlplatform.experiments.registry import FIGURES, update_registry
+from rlplatform.experiments.registry import FIGURES, RUN, WALK, update_registry
 from rlplatform.experiments.scoreboard_page import render_page
 from rlplatform.files import write_json, write_text
 
@@ -29,7 +30,8 @@ RATIOS = ("sharpe", "sortino", "calmar", "sharpe_se", DEFLATED, "cost_paid_money
 EXPLAINED = (
     "One row a setting: the median over its seeds, never the best seed. Deflated p: how often luck alone, given the trials "
     "made, does as well; each is charged with its own sweep's trials or with the number of settings in this table, whichever "
-    "is more. Rows marked – were judged on other days or costs than most and have no rank."
+    "is more. Rows marked – were judged on other days or costs than most of their kind and have no rank. Walk-forwards, whose "
+    "policies are trained anew before each test, are ranked among themselves."
 )
 
 
@@ -71,6 +73,10 @@ class RankedSetting:
     def name(self) -> str:
         return str(self.runs[0].row["name"])
 
+    @property
+    def kind(self) -> str:
+        return kind_of(self.runs[0].row)
+
     def median(self, name: str) -> float:
         return SeedSpread.of(run.figure(name) for run in self.runs).median
 
@@ -81,6 +87,7 @@ class RankedSetting:
         beside = [name for name in ("sharpe", "cagr", "max_drawdown", "turnover_per_day") if name != self.metric]
         return {
             "#": "–" if self.rank is None else str(self.rank),
+            "kind": self.kind,
             "setting": self.name if len(self.runs) > 1 else str(first["run"]),
             self.metric: value if spread.seeds < 2 else f"{value} ({low} to {high})",
             "seeds": str(spread.seeds),
@@ -98,7 +105,7 @@ class Scoreboard:
 
     Attributes:
         metric: of the ranking.
-        standings: ranked settings, then those without a rank.
+        standings: of each kind, runs first: ranked settings, then those without a rank.
         unjudged: runs without test figures: running, stopped, failed.
     """
 
@@ -117,12 +124,9 @@ class Scoreboard:
             raise ConfigError(f"metric = {metric!r}; expected one of {', '.join(RANKED_BY)}.")
         rows = registry[registry["current"].astype(bool)].to_dict("records") if len(registry) else []
         judged = [row for row in rows if not pd.isna(row["bars"])]
-        scored = _scored(judged)
-        groups: dict[str, list[ScoredRun]] = {}
-        for run in scored:
-            groups.setdefault(str(run.row["setting"]), []).append(run)
+        standings = [_standings([row for row in judged if kind_of(row) == kind], metric) for kind in (RUN, WALK)]
         unjudged = tuple(ScoredRun(row=row) for row in rows if pd.isna(row["bars"]))
-        return cls(metric=metric, standings=_ranked(list(groups.values()), metric), unjudged=unjudged)
+        return cls(metric=metric, standings=tuple(itertools.chain(*standings)), unjudged=unjudged)
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON: the ranking, and every run with its own figures."""
@@ -136,12 +140,14 @@ class Scoreboard:
 
     def rows(self) -> list[dict[str, str]]:
         """For print: one row a setting."""
-        return [standing.cells() for standing in self.standings]
+        rows = [standing.cells() for standing in self.standings]
+        told = any(row["kind"] != RUN for row in rows)
+        return [{name: text for name, text in row.items() if told or name != "kind"} for row in rows]
 
     def short_rows(self) -> list[dict[str, str]]:
         """For a terminal of 80 columns."""
-        kept = ("#", "setting", self.metric, "seeds", "deflated p", "note")
-        return [{name: row[name] for name in kept} for row in self.rows()]
+        kept = ("#", "kind", "setting", self.metric, "seeds", "deflated p", "note")
+        return [{name: row[name] for name in kept if name in row} for row in self.rows()]
 
     def run_rows(self) -> list[dict[str, str]]:
         """For print: every run, seed by seed."""
@@ -175,6 +181,19 @@ def make_scoreboard(results: Path, metric: str = "sharpe") -> Scoreboard:
 def shown(name: str, value: float) -> str:
     """Ratios as numbers, all else as per cent."""
     return number(value) if name in RATIOS else percent(value)
+
+
+def kind_of(row: Mapping[str, Any]) -> str:
+    """A registry that knew runs only has no kinds."""
+    return RUN if pd.isna(row["kind"]) else str(row["kind"])
+
+
+def _standings(rows: Sequence[Mapping[str, Any]], metric: str) -> tuple[RankedSetting, ...]:
+    """Of one kind."""
+    groups: dict[str, list[ScoredRun]] = {}
+    for run in _scored(rows):
+        groups.setdefault(str(run.row["setting"]), []).append(run)
+    return _ranked(list(groups.values()), metric)
 
 
 def _scored(rows: Sequence[Mapping[str, Any]]) -> list[ScoredRun]:
@@ -226,7 +245,7 @@ def _ranked(groups: Sequence[Sequence[ScoredRun]], metric: str) -> tuple[RankedS
 
 
 def _setting_dict(standing: RankedSetting) -> dict[str, Any]:
-    head = {"rank": standing.rank, "name": standing.name, "setting": standing.runs[0].row["setting"]}
+    head = {"rank": standing.rank, "kind": standing.kind, "name": standing.name, "setting": standing.runs[0].row["setting"]}
     tail = {"runs": [str(run.row["run"]) for run in standing.runs], "not_comparable": standing.not_comparable}
     return head | {"metric": standing.metric} | standing.spread.to_dict() | tail
 

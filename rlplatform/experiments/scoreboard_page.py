@@ -36,7 +36,7 @@ tr.apart td { color: var(--muted); }
   td:empty { display: none; }
 }
 """
-_TEXT = ("setting", "run", "status", "note", "test", "finished")
+_TEXT = ("kind", "setting", "run", "status", "note", "test", "finished")
 
 
 def render_page(title: str, explained: str, ranking: Sequence[Mapping[str, str]], runs: Sequence[Mapping[str, str]]) -> str:

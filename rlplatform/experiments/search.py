@@ -27,7 +27,8 @@ import numpy as np
 
 from envs.errors import ConfigError
 from rlplatform.evaluation.metrics import Metrics
-from rlplatform.experiments.config import SEARCH, ExperimentConfig, config_content
+from rlplatform.experiments.blocks import BlockFile, check_seeds
+from rlplatform.experiments.config import SEARCH, ExperimentConfig
 from rlplatform.experiments.loading import plain, structure
 from rlplatform.experiments.search_domain import Domain
 
@@ -86,8 +87,9 @@ class SearchConfig:
                 raise ConfigError(f"{name} = {getattr(self, name)}; expected at least 1.")
         if self.time_budget_s is not None and not self.time_budget_s > 0:
             raise ConfigError(f"time_budget_s = {self.time_budget_s}; expected seconds above 0, or nothing for no limit.")
-        if len(set(self.seeds)) < len(self.seeds) or not all(0 <= seed < 2**31 for seed in (*self.seeds, self.seed)):
-            raise ConfigError(f"seeds = {list(self.seeds)}; expected different whole numbers from 0 to 2^31 − 1.")
+        check_seeds(self.seeds)
+        if not 0 <= self.seed < 2**31:
+            raise ConfigError(f"seed = {self.seed}; expected 0 ≤ seed < 2^31.")
         self._check_metric()
         self._check_algorithm()
 
@@ -160,7 +162,10 @@ class SweepConfig:
             ConfigError: the settings do not suit each other.
         """
         said = ", ".join(f"{key} = {value}" for key, value in settings.items())
-        return structure(ExperimentConfig, with_settings(plain(self.base), settings | {"seed": seed}), where=said)
+        base = plain(self.base)
+        if "model.kind" in settings:  # another kind has other keys: of the file's own words, not of this kind's defaults
+            base["model"] = dict(self.content.get("model", {}))
+        return structure(ExperimentConfig, with_settings(base, settings | {"seed": seed}), where=said)
 
 
 def load_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
@@ -172,25 +177,15 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
     Raises:
         ConfigError: names the file, the key and the value.
     """
-    where, content = Path(path).name, config_content(path, overrides)
-    if not isinstance(content.get(SEARCH), Mapping):
-        raise ConfigError(
-            f"{where}: has no search block of keys and values; a sweep needs one, see tune_configs/turnover_penalty.yaml. "
-            f"One training alone: rlplatform train {path}"
-        )
-    base = structure(ExperimentConfig, without_search(content), where)
+    file = BlockFile.read(path, SEARCH, "tune_configs/turnover_penalty.yaml", overrides)
+    where, base = file.where, file.base
     if base.split.validation is None:
         raise ConfigError(f"{where}: split.validation is missing; trials are compared on it. Give it two days.")
-    search = _structure_search(content[SEARCH], where)
-    sweep = SweepConfig(base=base, search=search, content=content)
+    search = _structure_search(file.block, where)
+    sweep = SweepConfig(base=base, search=search, content=file.content)
     _check_keys(search, where)
     _try_values(sweep, where)
     return sweep
-
-
-def without_search(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The training config of a sweep file."""
-    return {key: value for key, value in content.items() if key != SEARCH}
 
 
 def _structure_search(content: Mapping[str, Any], where: str) -> SearchConfig:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,6 +106,33 @@ def store(directory: Path, destination: str | Place) -> str:
         else:
             _upload(directory, place)
     return place.name
+
+
+@contextmanager
+def stored_afterwards(directory: Path, destination: str, on_note: Callable[[str], None]) -> Iterator[None]:
+    """Store `directory` in a bucket when the block has ended, and what there is of it when the block fails.
+
+    After a failure storing is an attempt: what goes wrong with it is a note, and the block's own error goes on.
+
+    Args:
+        destination: a directory stores nothing; the block has written there in the first place.
+        on_note: is told in one line where it stands, or why it does not.
+
+    Raises:
+        StorageError: the block went well, and its results cannot be stored.
+    """
+    if not is_remote(destination):
+        yield
+        return
+    try:
+        yield
+    except BaseException as error:
+        try:
+            on_note(f"ended by {type(error).__name__}; what there is stands at {store(directory, destination)}")
+        except (OSError, PlatformError) as lost:
+            on_note(f"ended by {type(error).__name__}, and what there is could not be stored: {lost}")
+        raise
+    on_note(f"stored at {store(directory, destination)}")
 
 
 def _upload(directory: Path, place: Place) -> None:

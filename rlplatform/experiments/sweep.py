@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import datetime
-import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -16,16 +13,17 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, PopulationBasedTraining, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
-from envs.errors import ConfigError, PlatformError
+from envs.errors import PlatformError
 from envs.tape import MarketTape
 from rlplatform.evaluation.verdict import Verdict
 from rlplatform.experiments.experiment import checked_market
-from rlplatform.experiments.market import Market
+from rlplatform.experiments.judged_report import sweep_overfitting
+from rlplatform.experiments.provenance import timestamp
 from rlplatform.experiments.ray_session import ray_session
-from rlplatform.experiments.run_directory import describe_environment
+from rlplatform.experiments.results_directory import FINISHED
 from rlplatform.experiments.search import SearchConfig, Settings, SweepConfig
 from rlplatform.experiments.search_domain import Domain
-from rlplatform.experiments.storage import is_remote, store
+from rlplatform.experiments.storage import stored_afterwards
 from rlplatform.experiments.sweep_directory import (
     ABANDONED,
     FAILED,
@@ -36,19 +34,12 @@ from rlplatform.experiments.sweep_directory import (
     count_statuses,
 )
 from rlplatform.experiments.sweep_results import SweepResults
-from rlplatform.experiments.sweep_trial import INDEX, rows_before_test, run_trial, tasks_of
+from rlplatform.experiments.sweep_trial import INDEX, run_trial, tasks_of
 from rlplatform.experiments.sweep_winner import judge_winner
+from rlplatform.experiments.tune_session import training_bundles, tune_environment, tune_run_config
+from rlplatform.experiments.visible_rows import rows_before_test
 
-ATTEMPTS = 3  # of a trial whose process or node died; what fails for a reason of its own is not tried again
 MOST_LOOKS = 10_000  # more than any trial has; ASHA never ends a trial for its length
-ENVIRONMENT = {
-    "RAY_AIR_NEW_OUTPUT": "0",  # with verbose=0 the old output says nothing; the new one still does, on standard output
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths in a config stay what they are
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # a trial writes its own metrics
-    "TUNE_GLOBAL_CHECKPOINT_S": "2",  # a snapshot is small; the younger it is, the less a resumed sweep must find out anew
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # the row of the trial has its error
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-}
 
 
 class SweepInterrupted(KeyboardInterrupt):
@@ -82,45 +73,27 @@ def run_sweep(directory: SweepDirectory, on_note: Callable[[str], None] = lambda
     """
     sweep, began = directory.config(), time.monotonic()
     market = checked_market(sweep.base)
-    _begin(directory, sweep, market)
-    try:
-        if _left(directory, sweep, retried=True):
-            on_note("starting Ray")
-            _run_trials(directory, sweep, market.tape)
-        if _left(directory, sweep) and not _out_of_time(sweep, began):
-            raise SweepInterrupted("stopped before all trials had ended")
-        _abandon_unknown(directory)
-        results = _recorded(directory, sweep.search)
-        on_note("judging the winner on the test period")
-        _finish(directory, results)
-    except BaseException as error:
-        interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
-        directory.write_manifest(status="interrupted" if interrupted else "failed", error=f"{type(error).__name__}: {error}")
-        raise
-    if is_remote(sweep.base.results_dir):
-        on_note(f"stored at {store(directory.path, sweep.base.results_dir)}")
+    own = {"sweep": sweep.base.name, "search": sweep.content["search"], "seeds": list(sweep.seeds)}
+    directory.begin(sweep.base, market, **own)
+    with stored_afterwards(directory.path, sweep.base.results_dir, on_note):
+        try:
+            _run(directory, sweep, market.tape, began, on_note)
+        except BaseException as error:
+            directory.break_off(error)
+            raise
     return SweepResults.of(directory, sweep.search)
 
 
-def _begin(directory: SweepDirectory, sweep: SweepConfig, market: Market) -> None:
-    """Raises ConfigError where prices or features have changed since the sweep began."""
-    before, now = directory.manifest(), datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-    if before.get("tape_sha256", market.tape.sha256) != market.tape.sha256:
-        raise ConfigError(f"{directory.name}: prices or features are not those it began with. Start a new sweep.")
-    resumed = {"resumed": [*before.get("resumed", []), now]} if before else {}
-    directory.write_manifest(
-        sweep=sweep.base.name,
-        status=RUNNING,
-        error=None,
-        started=before.get("started", now),
-        **resumed,
-        config_sha256=sweep.base.sha256,
-        search=sweep.content["search"],
-        seeds=list(sweep.seeds),
-        data={"source": market.prices.source, "sha256": market.prices.sha256, "symbols": list(market.prices.symbols)},
-        tape_sha256=market.tape.sha256,
-        **describe_environment(),
-    )
+def _run(directory: SweepDirectory, sweep: SweepConfig, tape: MarketTape, began: float, on_note: Callable[[str], None]) -> None:
+    if _left(directory, sweep, retried=True):
+        on_note("starting Ray")
+        _run_trials(directory, sweep, tape)
+    if _left(directory, sweep) and not _out_of_time(sweep, began):
+        raise SweepInterrupted("stopped before all trials had ended")
+    _end_running(directory, out_of_time=_left(directory, sweep) > 0)
+    results = _recorded(directory, sweep.search)
+    on_note("judging the winner on the test period")
+    _finish(directory, results)
 
 
 def _planned(sweep: SweepConfig) -> int | None:
@@ -146,8 +119,8 @@ def _out_of_time(sweep: SweepConfig, began: float) -> bool:
 
 
 def _run_trials(directory: SweepDirectory, sweep: SweepConfig, tape: MarketTape) -> None:
-    processes = _bundles(sweep)
-    with _environment(), ray_session(sweep.search.max_concurrent * len(processes) + 1):
+    processes = training_bundles(sweep.base)
+    with tune_environment(), ray_session(sweep.search.max_concurrent * len(processes) + 1):
         data = {"sweep": sweep, "path": str(directory.path), "tape": rows_before_test(sweep.base, tape)}
         trainable = tune.with_resources(tune.with_parameters(run_trial, **data), tune.PlacementGroupFactory(processes))
         space = _space(sweep)
@@ -156,15 +129,6 @@ def _run_trials(directory: SweepDirectory, sweep: SweepConfig, tape: MarketTape)
         else:
             tuner = _tuner(directory, sweep, trainable, space)
         tuner.fit()
-
-
-def _bundles(sweep: SweepConfig) -> list[dict[str, float]]:
-    """What one trial takes: its own process, and one for each remote runner and learner; GPUs go with the learners."""
-    training = sweep.base.training
-    learners, gpus = training.num_learners, getattr(training, "num_gpus_per_learner", 0)
-    learner = {"CPU": 1.0} | ({"GPU": float(gpus)} if gpus else {})
-    own, remote = (learner, []) if learners == 0 else ({"CPU": 1.0}, [learner] * learners)
-    return [own, *remote, *[{"CPU": 1.0}] * (training.num_processes - learners)]
 
 
 def _space(sweep: SweepConfig) -> dict[str, Any]:
@@ -193,13 +157,7 @@ def _tuner(directory: SweepDirectory, sweep: SweepConfig, trainable: Any, space:
             search_alg=searcher,
             scheduler=_scheduler(sweep),
         ),
-        run_config=tune.RunConfig(
-            name=directory.tune.name,
-            storage_path=str(directory.path),
-            verbose=0,
-            callbacks=[TrialCallback(directory, sweep)],
-            failure_config=tune.FailureConfig(max_failures=ATTEMPTS - 1),
-        ),
+        run_config=tune_run_config(directory.tune, TrialCallback(directory, sweep)),
     )
 
 
@@ -238,10 +196,7 @@ class TrialCallback(tune.Callback):
         self._ended(trial, STOPPED, None)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        error = trial.get_error()
-        self._ended(
-            trial, FAILED, f"{type(error).__name__}: {str(error).strip().splitlines()[-1] if str(error).strip() else ''}"
-        )
+        self._ended(trial, FAILED, reason_of(trial.get_error() or ""))
 
     def _ended(self, trial: Trial, status: str, error: str | None) -> None:
         for task in tasks_of(self.sweep, trial.config, trial.trial_id):
@@ -265,11 +220,32 @@ class TrialCallback(tune.Callback):
         TrainingProgress().note(text)
 
 
-def _abandon_unknown(directory: SweepDirectory) -> None:
-    """A kill can make Tune forget a trial that Optuna had proposed; it is not run again under that name."""
+def reason_of(errors: str) -> str:
+    """In one line, why a trial failed for good: its last exception, or that its process or node died.
+
+    Args:
+        errors: Tune's error file, one entry an attempt.
+    """
+    *_, last = errors.strip().splitlines() or ["no reason was given"]
+    if "The actor died" not in errors and "The actor is dead" not in errors:
+        return last
+    attempts = max(1, errors.count("Failure # "))
+    what = "its node died" if "node has died" in last else "its process was killed"
+    return f"ProcessLostError: {what}, {attempts} times in all; often for want of memory, the node's logs may say"
+
+
+def _end_running(directory: SweepDirectory, out_of_time: bool) -> None:
+    """Write down how trials ended that Tune said nothing of: those under way when the time was up, and those it forgot.
+
+    A kill can make it forget a trial that Optuna had proposed; it is not run again under that name.
+    """
     for trial in directory.trials():
-        if trial.record()["status"] == RUNNING:
+        if trial.record()["status"] != RUNNING:
+            continue
+        if not out_of_time:
             trial.end(ABANDONED, "the sweep was stopped, and another trial took its place")
+        else:
+            trial.end(STOPPED, None if trial.validation() else "the sweep's time was up before its first look")
 
 
 def _recorded(directory: SweepDirectory, search: SearchConfig) -> SweepResults:
@@ -277,7 +253,7 @@ def _recorded(directory: SweepDirectory, search: SearchConfig) -> SweepResults:
     results = SweepResults.of(directory, search)
     results.write(directory)
     bars, columns = results.returns.shape
-    directory.write_manifest(
+    directory.update_manifest(
         num_trials=len(results.trials),
         trials=dict(results.statuses),
         num_settings=len(results.settings),
@@ -298,8 +274,8 @@ def _finish(directory: SweepDirectory, results: SweepResults) -> None:
         chosen = {"trial": name, "settings": best.settings, "num_trials": len(results.trials), "metric": results.search.metric}
         verdict = judge_winner(directory, directory.trial(name), chosen)
         winner = chosen | _told(best, verdict)
-    now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-    directory.write_manifest(status="finished", finished=now, winner=winner)
+    overfitting = sweep_overfitting(directory, directory.config().base.env.financing.bars_per_year)
+    directory.update_manifest(status=FINISHED, finished=timestamp(), winner=winner, overfitting=overfitting)
 
 
 def _told(best: Any, verdict: Verdict) -> dict[str, Any]:
@@ -309,15 +285,3 @@ def _told(best: Any, verdict: Verdict) -> dict[str, Any]:
         "test": verdict.metrics[verdict.policy.name].to_dict(),
         "verdict": verdict.sentence,
     }
-
-
-@contextmanager
-def _environment() -> Iterator[None]:
-    """Settings that Ray Tune takes from the environment only; what a user has set stays."""
-    added = {name: value for name, value in ENVIRONMENT.items() if name not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for name in added:
-            os.environ.pop(name, None)

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import datetime
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from envs.errors import ConfigError
+from envs.errors import PlatformError
 from rlplatform.evaluation.metrics import Metrics
 from rlplatform.evaluation.track import Track
+from rlplatform.experiments.results_directory import FAILED, FINISHED, RUNNING, BlockDirectory, read_json
 from rlplatform.experiments.run_directory import RunDirectory
 from rlplatform.experiments.search import Settings, SweepConfig, load_sweep
-from rlplatform.experiments.storage import local_results_dir
-from rlplatform.experiments.yaml_text import dump_yaml, read_yaml
-from rlplatform.files import write_json, write_text
+from rlplatform.experiments.trainers import ProcessLostError
+from rlplatform.files import write_json
 
-RUNNING, FINISHED, STOPPED, FAILED, ABANDONED = "running", "finished", "stopped", "failed", "abandoned"
+STOPPED, ABANDONED = "stopped", "abandoned"
 STATUSES = (RUNNING, FINISHED, STOPPED, FAILED, ABANDONED)
 
 
@@ -58,6 +56,12 @@ class TrialDirectory:
         """
         write_json(self.path / "trial.json", self.record() | {"status": status, "error": error, "final": final})
 
+    def fail(self, error: Exception) -> bool:
+        """Write down what went wrong. True if another attempt would end alike, as with a loss that is no number."""
+        final = isinstance(error, PlatformError) and not isinstance(error, ProcessLostError)
+        self.end(FAILED, f"{type(error).__name__}: {error}", final=final)
+        return final
+
     @property
     def settings(self) -> Settings:
         """Those that its judged policy was made with; a member of a population changes them as it goes."""
@@ -74,7 +78,7 @@ class TrialDirectory:
         write_json(self.path / "validation.json", content | {"dates": days, "returns": track.returns.tolist()})
 
 
-class SweepDirectory:
+class SweepDirectory(BlockDirectory):
     """Paths and files of one sweep.
 
     ```
@@ -85,65 +89,7 @@ class SweepDirectory:
     ```
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = Path(path)
-
-    @classmethod
-    def create(cls, sweep: SweepConfig, now: datetime.datetime | None = None) -> SweepDirectory:
-        """A new directory under `results_dir`, with sweep.yaml written."""
-        results = local_results_dir(sweep.base.results_dir)
-        stem = f"{sweep.base.name}-sweep-{now or datetime.datetime.now():%Y%m%d-%H%M%S}"
-        for number in range(1_000):
-            path = results / (stem if number == 0 else f"{stem}-{number}")
-            try:
-                path.mkdir(parents=True)
-            except FileExistsError:
-                if results.is_dir():
-                    continue
-                raise ConfigError(f"results_dir = {str(results)!r} is a file; expected a directory.") from None
-            except OSError as error:
-                raise ConfigError(
-                    f"results_dir = {str(results)!r} cannot be written to ({error.strerror}). Choose another."
-                ) from error
-            directory = cls(path.resolve())
-            write_text(directory.path / "sweep.yaml", dump_yaml(sweep.content))
-            return directory
-        raise ConfigError(f"{stem}: a thousand sweeps of that name exist in {results}. Remove some.")
-
-    @classmethod
-    def open(cls, path: Path) -> SweepDirectory:
-        """An existing sweep.
-
-        Raises:
-            ConfigError: no sweep there.
-        """
-        directory = cls(Path(path).resolve())
-        if not (directory.path / "sweep.yaml").is_file():
-            raise ConfigError(f"{path} is not a sweep: it has no sweep.yaml. Give a directory such as results/<sweep>.")
-        return directory
-
-    @classmethod
-    def newest_of(cls, sweep: SweepConfig) -> SweepDirectory:
-        """The last sweep that was begun with exactly this file and these overrides.
-
-        Raises:
-            ConfigError: there is none.
-        """
-        results = local_results_dir(sweep.base.results_dir)
-        begun = sorted(results.glob(f"{sweep.base.name}-sweep-*/sweep.yaml"), key=lambda path: path.stat().st_mtime)
-        for path in reversed(begun):
-            if read_yaml(path) == sweep.content:
-                return cls(path.parent.resolve())
-        others = f" {begun[-1].parent} was begun with other settings; give that directory to go on with it." if begun else ""
-        raise ConfigError(f"no sweep {sweep.base.name} with these settings in {results} to go on with.{others}")
-
-    @property
-    def name(self) -> str:
-        return self.path.name
-
-    @property
-    def tune(self) -> Path:
-        return self.path / "tune"
+    KIND, CONTENT, SUFFIX = "sweep", "sweep.yaml", "-sweep"
 
     @property
     def winner(self) -> Path:
@@ -159,20 +105,8 @@ class SweepDirectory:
         """Those that have begun, by name."""
         return [TrialDirectory(path.parent) for path in sorted(self.path.glob("trials/*/trial.json"))]
 
-    def manifest(self) -> dict[str, Any]:
-        return read_json(self.path / "manifest.json")
-
-    def write_manifest(self, **changes: Any) -> None:
-        """Put `changes` into manifest.json; the rest stays."""
-        write_json(self.path / "manifest.json", self.manifest() | changes)
-
 
 def count_statuses(trials: Sequence[TrialDirectory]) -> dict[str, int]:
     """How many trials stand how, without the zeros."""
     found = [trial.record()["status"] for trial in trials]
     return {status: found.count(status) for status in STATUSES if status in found}
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A file's mapping; empty where there is no file."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -17,26 +17,24 @@ from typing import Any
 
 from ray import tune
 
-from envs.errors import PlatformError
 from envs.tape import MarketTape
-from rlplatform.evaluation.metrics import summarize
+from rlplatform.evaluation.metrics import Metrics
+from rlplatform.evaluation.track import Track
 from rlplatform.experiments.checkpoints import recover_checkpoint
 from rlplatform.experiments.config import ExperimentConfig
-from rlplatform.experiments.judging import backtest
 from rlplatform.experiments.market import prepare_market
+from rlplatform.experiments.results_directory import read_json
 from rlplatform.experiments.run_directory import RunDirectory
 from rlplatform.experiments.search import METRICS, Settings, SweepConfig
 from rlplatform.experiments.standing import Standing
-from rlplatform.experiments.sweep_directory import FAILED, FINISHED, STOPPED, SweepDirectory, TrialDirectory, read_json
+from rlplatform.experiments.sweep_directory import FAILED, FINISHED, STOPPED, SweepDirectory, TrialDirectory
 from rlplatform.experiments.tracking import Tracker
-from rlplatform.experiments.trainers import ProcessLostError, Row
 from rlplatform.experiments.training import judged_checkpoint, train
+from rlplatform.experiments.visible_rows import rows_before_test
 from rlplatform.files import replaced_directory
-from rlplatform.models.policy import Policy
 
 log = logging.getLogger(__name__)
 INDEX = "trial"  # key of a planned trial's number in what Tune hands over
-LOOKED = "validation_total_return"  # rows of metrics that have it follow a look at the validation period
 
 Figures = dict[str, float | None]
 OnLook = Callable[[Figures, int], None]
@@ -129,11 +127,9 @@ def _train(sweep: SweepConfig, task: Task, trial: TrialDirectory, tape: MarketTa
         trial.run.write_config(config)
         resume = _recovered(trial.run, handed_out)
         own_tape = _tape_for(config, sweep, tape)
-        _train_tracked(sweep, config, own_tape, trial, partial(_look, config, own_tape, trial, population, on_look), resume)
+        _train_tracked(sweep, config, own_tape, trial, partial(_look, config, trial, population, on_look), resume)
     except Exception as error:
-        final = isinstance(error, PlatformError) and not isinstance(error, ProcessLostError)
-        trial.end(FAILED, f"{type(error).__name__}: {error}", final=final)
-        if not final:
+        if not trial.fail(error):
             raise
         return on_look(UNDEFINED, 1)
     trial.end(FINISHED)
@@ -144,18 +140,13 @@ def _train_tracked(
     config: ExperimentConfig,
     tape: MarketTape,
     trial: TrialDirectory,
-    look: Callable[[Row], None],
+    look: Callable[[Track, Metrics], None],
     resume: bool,
 ) -> None:
     """Shown where `config.tracking` says, all trials of a sweep in one group."""
     with Tracker(config.tracking.in_sweep(sweep.base.name), log.warning) as tracker:
         tracker.start(config, trial.run.path)
-
-        def seen(row: Row) -> None:
-            tracker.log(row)
-            look(row)
-
-        train(config, tape, trial.run, seen, resume)
+        train(config, tape, trial.run, tracker.log, resume, on_look=look)
         tracker.finish()
 
 
@@ -176,15 +167,10 @@ def _recovered(run: RunDirectory, handed_out: tune.Checkpoint | None) -> bool:
 
 
 def _look(
-    config: ExperimentConfig, tape: MarketTape, trial: TrialDirectory, population: bool, on_look: OnLook, row: Row
+    config: ExperimentConfig, trial: TrialDirectory, population: bool, on_look: OnLook, track: Track, metrics: Metrics
 ) -> None:
     """After each look: the figures of the policy that would be judged so far; a population's are those of its last one."""
-    if LOOKED not in row:
-        return
     standing = Standing.of(trial.run)
-    policy = Policy.load(trial.run.checkpoint("last") / "policy")
-    track = backtest(config, tape, policy, *config.split.validation)
-    metrics = summarize(track, config.env.financing.bars_per_year)
     judged = judged_checkpoint(config, standing) == "last" or standing.best_iteration == standing.iteration
     if judged or not trial.validation():
         trial.write_validation(standing.iteration, metrics, track)
@@ -195,11 +181,6 @@ def _look(
 def looks_of(config: ExperimentConfig, iteration: int) -> int:
     """How often a run has looked at the validation period by the end of `iteration`; the last one may come early."""
     return math.ceil(iteration / config.evaluation.interval_iterations)
-
-
-def rows_before_test(config: ExperimentConfig, tape: MarketTape) -> MarketTape:
-    """The tape up to the end of the validation period: no trial can see the test."""
-    return tape.rows(0, tape.row_range(None, str(config.split.validation[1]))[1])
 
 
 def _tape_for(config: ExperimentConfig, sweep: SweepConfig, tape: MarketTape) -> MarketTape:

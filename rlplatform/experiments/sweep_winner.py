@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import datetime
 import shutil
 from typing import Any
 
-from envs.tape import MarketTape
-from rlplatform.evaluation.report import write_report
 from rlplatform.evaluation.verdict import Verdict
 from rlplatform.experiments.config import ExperimentConfig
-from rlplatform.experiments.judging import judge_policy, with_earlier
+from rlplatform.experiments.judged_report import guards_in_manifest, judge_and_report
 from rlplatform.experiments.market import Market, prepare_market
-from rlplatform.experiments.run_directory import RunDirectory, describe_environment
+from rlplatform.experiments.provenance import describe_environment, timestamp
+from rlplatform.experiments.run_directory import RunDirectory
 from rlplatform.experiments.standing import Standing
 from rlplatform.experiments.sweep_directory import SweepDirectory, TrialDirectory
 from rlplatform.experiments.training import judged_checkpoint
@@ -38,14 +36,8 @@ def judge_winner(directory: SweepDirectory, trial: TrialDirectory, sweep_figures
         run.write_config(config)
         policy = Policy.load(run.checkpoint(judged) / "policy")
         run.write_policy(policy, market.scaler)
-        verdict = _judged(config, market.tape, policy, run)
+        verdict = judge_and_report(config, market, policy, run)
         run.write_manifest(_manifest(config, market, standing, judged, verdict) | {"sweep": sweep_figures})
-    return verdict
-
-
-def _judged(config: ExperimentConfig, tape: MarketTape, policy: Policy, run: RunDirectory) -> Verdict:
-    verdict = judge_policy(config, tape, policy, *config.split.test, learning_curve=run.metrics())
-    write_report(run.report, with_earlier(config, tape, policy, verdict))
     return verdict
 
 
@@ -53,9 +45,9 @@ def _manifest(config: ExperimentConfig, market: Market, standing: Standing, judg
     return {
         "run": config.name,
         "status": "finished",
-        "finished": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "finished": timestamp(),
         "config_sha256": config.sha256,
-        "data": {"source": market.prices.source, "sha256": market.prices.sha256, "symbols": list(market.prices.symbols)},
+        "data": market.described(),
         "tape_sha256": market.tape.sha256,
         "seeds": [config.seed],
         **describe_environment(),
@@ -67,5 +59,6 @@ def _manifest(config: ExperimentConfig, market: Market, standing: Standing, judg
         "best_validation": standing.best_score,
         "judged": judged,
         "test": verdict.metrics[verdict.policy.name].to_dict(),
+        **guards_in_manifest(verdict),
         "verdict": verdict.sentence,
     }

@@ -163,7 +163,7 @@ def _text(path: Path) -> str | None:
 
 def _of_verdict(verdict: Verdict) -> dict[str, Any]:
     start, end = verdict.policy.period
-    figures = finite_numbers(verdict.metrics[verdict.policy.name].to_dict())
+    figures = finite_numbers(verdict.metrics[verdict.policy.name].to_dict() | verdict.policy.guard_summary)
     return {
         "summary": figures | {"verdict": verdict.sentence, "judged_from": str(start), "judged_to": str(end)},
         "table": verdict.table.to_dict()["policies"],

@@ -5,16 +5,19 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 from ray.rllib.algorithms.algorithm import Algorithm
 
-from envs import make, make_vec
+from envs import make
+from envs.accounts import TradingTask
+from envs.catalog import make_task
 from envs.errors import PlatformError
 from envs.tape import MarketTape
-from envs.trading_env import TradingEnv
+from envs.trading_env import TradingEnv, TradingVectorEnv
 from rlplatform.algorithms.cql import build_cql
 from rlplatform.algorithms.discrete_cql import build_discrete_cql
 from rlplatform.algorithms.export import policy_from
@@ -27,9 +30,14 @@ from rlplatform.algorithms.pretraining import start_from
 from rlplatform.algorithms.q_learner import offline_policy
 from rlplatform.algorithms.registration import register_trading_env
 from rlplatform.experiments.config import ExperimentConfig
+from rlplatform.experiments.learning_data import learning_data
 from rlplatform.experiments.logged_data import logged_episodes
 from rlplatform.experiments.pretraining import dataset_of
+from rlplatform.experiments.selection import HeldOutJudge, off_policy_judge
 from rlplatform.experiments.standing import Standing
+from rlplatform.experiments.visible_rows import training_rows
+from rlplatform.models.config import ModelConfig
+from rlplatform.models.layout import ObservationLayout
 from rlplatform.models.policy import Policy
 
 Row = dict[str, Any]
@@ -50,12 +58,14 @@ class Trainer(ABC):
     Attributes:
         unit: what its length is counted in, a field of `Standing`.
         algorithm: built, and stopped by whoever made the trainer.
+        judge: chooses the best checkpoint by held-out episodes; None where none are held out.
     """
 
     unit: ClassVar[str]
     losses: ClassVar[tuple[str, ...]]  # that must stay finite
     renamed: ClassVar[Mapping[str, str]]  # RLlib's names of the learner's metrics → ours
     algorithm: Algorithm
+    judge: HeldOutJudge | None = None
 
     @abstractmethod
     def policy(self) -> Policy:
@@ -122,16 +132,19 @@ class OnlineTrainer(Trainer):
         "default_optimizer_learning_rate": "learning_rate",
         "kl_to_pretrained": "kl_to_pretrained",
         "imitation_loss": "imitation_loss",
+        "exploration_weight": "exploration_weight",
+        "entropy_in_drawdown": "entropy_in_drawdown",
     }
 
     def __init__(self, config: ExperimentConfig, tape: MarketTape, seed: int, fresh: bool) -> None:
         self._config = config
         start = str(config.split.train[0])
-        makers = partial(_make_training_env, config, start), partial(_make_training_vec, config, start)
-        name = register_trading_env(config.env.id, _training_rows(config, tape), *makers)
+        makers = partial(_make_training_env, start), partial(_make_training_vec, start)
+        rows = training_rows(config, tape)
+        name = register_trading_env(config.env.id, rows, *makers, _training_task(config, rows))
         rllib_config, pretrain = build_ppo(config.training, config.model, name, seed=seed), config.training.pretrain
         if pretrain is not None and pretrain.mix_coeff > 0:
-            episodes, manifest = logged_episodes(dataset_of(pretrain))
+            episodes, manifest = logged_episodes(dataset_of(pretrain), config.env.observe)
             data, normalizer = register_episodes(episodes, manifest.space), Policy.load(pretrain.policy_directory).normalizer
             mix_logged_rows(rllib_config, data, normalizer, pretrain)
         self.algorithm = rllib_config.build_algo()
@@ -170,10 +183,12 @@ class OfflineTrainer(Trainer):
 
     def __init__(self, config: ExperimentConfig, seed: int) -> None:
         self._config = config
-        episodes, manifest = logged_episodes(config.dataset)
-        data = register_episodes(episodes, manifest.space)
+        estimator = off_policy_judge(config)
+        held_out = None if estimator is None else config.evaluation.held_out
+        data = learning_data(config.dataset, config.env.observe, held_out, config.seed)
+        self.judge = None if data.held_out is None else HeldOutJudge(estimator, data.held_out, config)
         build = BUILDERS[config.training.algorithm]
-        self.algorithm = build(config.training, config.model, data, seed=seed).build_algo()
+        self.algorithm = build(config.training, config.model, data.register(), seed=seed).build_algo()
 
     def policy(self) -> Policy:
         return offline_policy(self.algorithm, self._config.env.id)
@@ -191,25 +206,33 @@ BUILDERS = {
 }
 
 
-def make_trainer(config: ExperimentConfig, tape: MarketTape, iteration: int) -> Trainer:
+def make_trainer(config: ExperimentConfig, tape: MarketTape, iteration: int, draws_restored: bool = False) -> Trainer:
     """The trainer of this config.
 
     Args:
         tape: of all rows.
         iteration: after which the training goes on; 0 for a fresh one. It has a part in the seed: a resumed run must not
             repeat its first draws.
+        draws_restored: random numbers will be those of the checkpoint, so the seed is the run's own.
     """
-    seed = config.seed
-    if iteration > 0:
+    config, seed = replace(config, model=bound_model(config, tape)), config.seed
+    if iteration > 0 and not draws_restored:
         seed = int(np.random.SeedSequence([seed, iteration]).generate_state(1)[0]) % 2**30
     if config.dataset is not None:
         return OfflineTrainer(config, config.seed)  # number k of its minibatches is a function of the seed and k
     return OnlineTrainer(config, tape, seed, fresh=iteration == 0)
 
 
+def bound_model(config: ExperimentConfig, tape: MarketTape) -> ModelConfig:
+    """The model for the assets of this environment; what it fits, it fits on the rows that training environments get."""
+    layout = ObservationLayout(tape.symbols, training_env(config, tape).task.observation_names)
+    rows = training_rows(config, tape)
+    return config.model.bound_to(layout, rows.gross[rows.row_range(str(config.split.train[0]))[0] :] - 1.0)
+
+
 def training_env(config: ExperimentConfig, tape: MarketTape) -> TradingEnv:
     """One training account; what does not suit the tape shows here, not inside a worker."""
-    return _make_training_env(config, str(config.split.train[0]), _training_rows(config, tape))
+    return make(config.env, training_rows(config, tape), str(config.split.train[0]))
 
 
 def number(value: Any) -> float | None:
@@ -218,14 +241,16 @@ def number(value: Any) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _training_rows(config: ExperimentConfig, tape: MarketTape) -> MarketTape:
-    """No later row reaches a training process."""
-    return tape.rows(0, tape.row_range(None, str(config.split.train[1]))[1])
+def _training_task(config: ExperimentConfig, rows: MarketTape) -> TradingTask:
+    """With its table of observations made, so that runners of one node share it instead of each making its own."""
+    task, _ = make_task(config.env, rows)
+    _ = task.observation_table
+    return task
 
 
-def _make_training_env(config: ExperimentConfig, start: str, tape: MarketTape, **_: Any) -> TradingEnv:
-    return make(config.env, tape, start)
+def _make_training_env(start: str, task: TradingTask, **_: Any) -> TradingEnv:
+    return TradingEnv(task, task.tape.row_range(start))
 
 
-def _make_training_vec(config: ExperimentConfig, start: str, tape: MarketTape, num_envs: int, **options: Any):
-    return make_vec(config.env, tape, num_envs, start, **options)
+def _make_training_vec(start: str, task: TradingTask, num_envs: int, **options: Any) -> TradingVectorEnv:
+    return TradingVectorEnv(task, task.tape.row_range(start), num_envs, **options)

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import math
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayActorError, WorkerCrashedError
-from ray.rllib.algorithms.algorithm import Algorithm
 
 from envs.tape import MarketTape
-from rlplatform.evaluation.metrics import summarize
+from rlplatform.evaluation.metrics import Metrics, summarize
+from rlplatform.evaluation.track import Track
 from rlplatform.experiments.checkpoints import check_trusted, new_checkpoint
 from rlplatform.experiments.config import ExperimentConfig
 from rlplatform.experiments.interruption import StopRequest, TrainingInterrupted
 from rlplatform.experiments.judging import backtest
 from rlplatform.experiments.ray_session import ray_session
+from rlplatform.experiments.resumption import load_sampling, restore_sampling, save_sampling
 from rlplatform.experiments.run_directory import RunDirectory
-from rlplatform.experiments.standing import Standing
-from rlplatform.experiments.trainers import ProcessLostError, Result, Row, Trainer, make_trainer
+from rlplatform.experiments.standing import VALIDATION, Standing
+from rlplatform.experiments.trainers import ProcessLostError, Result, Row, Trainer, make_trainer, number
 from rlplatform.files import write_json
 from rlplatform.models.policy import Policy
 
+log = logging.getLogger(__name__)
 LOST = (RayActorError, WorkerCrashedError, OutOfMemoryError, NodeDiedError, ObjectLostError)
 PATIENCE_S = 300.0  # without any runner; a new one takes seconds, a new node of a cluster minutes
 
@@ -33,20 +36,21 @@ def train(
     run: RunDirectory,
     on_row: Callable[[Row], None] = lambda row: None,
     resume: bool = False,
+    on_look: Callable[[Track, Metrics], None] = lambda track, metrics: None,
 ) -> Standing:
     """Train to the length that `config.training` says, writing metrics and checkpoints into `run`.
 
-    With `resume` it goes on from checkpoints/last: weights, Adam's moments, schedules, the adaptive KL coefficient, the
-    observation statistics, iteration and env step counters and the best validation figure are those of the checkpoint, and
-    later rows of metrics.jsonl are dropped. What RLlib does not restore: random numbers (a seed derived from the
-    iteration takes their place, so that a resumed run neither repeats its first draws nor equals the run that was not
-    interrupted), the episodes under way (every account starts a new one), and the window over which episode returns are
-    averaged (it fills again). The iterations up to the checkpoint are bit for bit those of the run that was not interrupted,
-    the number of env steps at the end is the same, the figures after the checkpoint are other draws.
+    With `resume` it goes on from checkpoints/last, bit for bit as if it had not been interrupted: RLlib restores weights,
+    optimiser, schedules, statistics and counters, `resumption` the random numbers, the accounts under way, the recurrent
+    states and the window of episodes. Rows of metrics.jsonl after the checkpoint are dropped and made again. This holds on
+    the same machine with one runner, local or remote; a runner that died begins anew. Not with `training.fast: false`, nor
+    from a checkpoint of an earlier version: there every account starts a new episode with draws from a seed derived from the
+    iteration, and only the number of env steps at the end is the same.
 
     Args:
         tape: of all rows; training environments get it cut at the end of `split.train`.
         on_row: is told each iteration's metrics.
+        on_look: is told, after the checkpoint and the row, how the policy did on the validation period.
 
     Raises:
         ConfigError: nothing to resume, or its checkpoint is a link to another run's.
@@ -58,13 +62,16 @@ def train(
     """
     standing = Standing.of(run) if resume else Standing()
     with ray_session(config.training.num_processes + 2):
-        trainer = make_trainer(config, tape, standing.iteration)
+        sampling = load_sampling(run.checkpoint("last"), config) if resume else None
+        trainer = make_trainer(config, tape, standing.iteration, draws_restored=sampling is not None)
         try:
             if resume:
                 trainer.algorithm.restore_from_path(str(check_trusted(run.checkpoint("last") / "rllib", run.path)))
                 run.keep_metrics_until(standing.iteration)
+            if sampling is not None:
+                restore_sampling(trainer.algorithm, sampling)
             with StopRequest() as stop:
-                _loop(config, tape, run, trainer, standing, stop, on_row)
+                _loop(config, tape, run, trainer, standing, stop, on_row, on_look)
         except LOST as error:
             raise ProcessLostError(_lost(run, standing, f"a process died ({type(error).__name__})")) from error
         finally:
@@ -77,6 +84,12 @@ def judged_checkpoint(config: ExperimentConfig, standing: Standing) -> str:
     return "best" if config.evaluation.policy == "best" and standing.best_iteration is not None else "last"
 
 
+def ends_early(config: ExperimentConfig, standing: Standing) -> bool:
+    """Whether `evaluation.patience` is over: so many looks showed no better checkpoint."""
+    patience = config.evaluation.patience
+    return patience is not None and standing.looks_since_best >= patience
+
+
 def _loop(
     config: ExperimentConfig,
     tape: MarketTape,
@@ -85,21 +98,32 @@ def _loop(
     standing: Standing,
     stop: StopRequest,
     on_row: Callable[[Row], None],
+    on_look: Callable[[Track, Metrics], None],
 ) -> None:
     row = (run.metrics() or [{}])[-1]
-    while getattr(standing, trainer.unit) < config.training.length:
+    while getattr(standing, trainer.unit) < config.training.length and not ends_early(config, standing):
         started = time.perf_counter()
         result = _next_result(trainer, run, standing)
         row = trainer.row(result, standing, time.perf_counter() - started, row)
         finished, stopping = getattr(standing, trainer.unit) >= config.training.length, stop.requested
-        if finished or standing.iteration % config.evaluation.interval_iterations == 0:
-            _look(config, tape, run, trainer, standing, row)
-        elif stopping:
-            save_checkpoint(run.checkpoint("last"), trainer.algorithm, trainer.policy(), standing)
-        run.append_metrics(row)
+        due = finished or standing.iteration % config.evaluation.interval_iterations == 0
+        policy = trainer.policy() if due else _policy_aside(trainer) if stopping else None
+        look = _look(config, tape, policy, trainer, standing, row) if due else None
+        places = ["best"] if due and standing.best_iteration == standing.iteration else []
+        places += ["last"] if due or stopping else []
+        run.append_metrics(row)  # before the checkpoint: a resumed run drops a row too many, but cannot make a missing one
+        for which in places:
+            save_checkpoint(run.checkpoint(which), config, trainer, policy, standing)
         on_row(row)
-        if stopping and not finished:
+        if look is not None:
+            on_look(*look)
+        if stopping and not finished and not ends_early(config, standing):
             raise TrainingInterrupted(f"stopped after iteration {standing.iteration}")
+    if ends_early(config, standing):
+        log.warning(
+            "no better checkpoint in %d looks: ended after iteration %d; the best is that of iteration %d",
+            standing.looks_since_best, standing.iteration, standing.best_iteration,
+        )  # fmt: skip
 
 
 def _next_result(trainer: Trainer, run: RunDirectory, standing: Standing) -> Result:
@@ -120,32 +144,39 @@ def _lost(run: RunDirectory, standing: Standing, what: str) -> str:
     return f"{what} after iteration {standing.iteration}; memory and the machine's logs may say why. {then}"
 
 
+def _policy_aside(trainer: Trainer) -> Policy:
+    """The policy, without the draws that making a network takes: a run that is not stopped here does not take them either."""
+    with torch.random.fork_rng(devices=[]):
+        return trainer.policy()
+
+
 def _look(
-    config: ExperimentConfig, tape: MarketTape, run: RunDirectory, trainer: Trainer, standing: Standing, row: Row
-) -> None:
-    """Validate, remember the best, checkpoint."""
-    policy = trainer.policy()
-    better = False
+    config: ExperimentConfig, tape: MarketTape, policy: Policy, trainer: Trainer, standing: Standing, row: Row
+) -> tuple[Track, Metrics] | None:
+    """Judge the policy and remember the best; its track on the validation period, where there is one."""
+    scores, look = {}, None
     if config.split.validation is not None:
-        metrics = summarize(backtest(config, tape, policy, *config.split.validation), config.env.financing.bars_per_year)
-        score = getattr(metrics, config.evaluation.metric)
-        row[f"validation_{config.evaluation.metric}"] = score if math.isfinite(score) else None
+        track = backtest(config, tape, policy, *config.split.validation)
+        metrics = summarize(track, config.env.financing.bars_per_year)
+        look, scores[VALIDATION] = (track, metrics), getattr(metrics, config.evaluation.metric)
+        row[f"validation_{config.evaluation.metric}"] = number(scores[VALIDATION])
         row["validation_total_return"] = metrics.total_return
         row["validation_turnover_per_day"] = metrics.turnover_per_day
-        better = math.isfinite(score) and (standing.best_score is None or score > standing.best_score)
-    if better:
-        standing.best_score, standing.best_iteration = score, standing.iteration
-    for which in ("best", "last") if better else ("last",):
-        save_checkpoint(run.checkpoint(which), trainer.algorithm, policy, standing)
+        row |= {f"validation_{name}": value for name, value in track.guard_summary.items()}
+    if trainer.judge is not None:
+        scores[trainer.judge.estimator] = trainer.judge.score(policy, row)
+    standing.remember(scores)
+    return look
 
 
-def save_checkpoint(directory: Path, algorithm: Algorithm, policy: Policy, standing: Standing) -> None:
-    """RLlib's state, the policy on its own, and the standing; all of it or nothing. The one before is kept.
+def save_checkpoint(directory: Path, config: ExperimentConfig, trainer: Trainer, policy: Policy, standing: Standing) -> None:
+    """RLlib's state, that of sampling, the policy on its own, and the standing; all or nothing. The one before is kept.
 
     Raises:
         CheckpointError: it cannot be written.
     """
     with new_checkpoint(directory) as temporary:
-        algorithm.save_to_path(str(temporary / "rllib"))
+        trainer.algorithm.save_to_path(str(temporary / "rllib"))
+        save_sampling(trainer.algorithm, config, temporary)
         policy.save(temporary / "policy")
         write_json(temporary / "standing.json", vars(standing))

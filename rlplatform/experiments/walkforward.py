@@ -2,42 +2,42 @@
 
 from __future__ import annotations
 
-import datetime
 import logging
 import shutil
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from ray import tune
 
-from envs.errors import ConfigError, PlatformError
-from envs.tape import MarketTape
-from rlplatform.evaluation.folds import Fold
+from envs.errors import PlatformError
 from rlplatform.evaluation.report import write_report
 from rlplatform.experiments.checkpoints import good_checkpoint
 from rlplatform.experiments.config import ExperimentConfig
 from rlplatform.experiments.experiment import checked_market
+from rlplatform.experiments.judged_report import guards_in_manifest, report_details
+from rlplatform.experiments.loading import plain
 from rlplatform.experiments.market import Market, prepare_market
+from rlplatform.experiments.provenance import timestamp
 from rlplatform.experiments.ray_session import ray_session
-from rlplatform.experiments.run_directory import describe_environment
+from rlplatform.experiments.results_directory import FAILED, FINISHED
 from rlplatform.experiments.standing import Standing
-from rlplatform.experiments.sweep import _environment
-from rlplatform.experiments.sweep_directory import FAILED, FINISHED, RUNNING, TrialDirectory
+from rlplatform.experiments.storage import stored_afterwards
+from rlplatform.experiments.sweep_directory import TrialDirectory
 from rlplatform.experiments.tracking import Tracker
-from rlplatform.experiments.trainers import ProcessLostError
 from rlplatform.experiments.training import judged_checkpoint, train
-from rlplatform.experiments.walkforward_directory import Walk, WalkForwardDirectory
-from rlplatform.experiments.walkforward_path import WalkForwardResult, judge_walk
+from rlplatform.experiments.tune_session import training_bundles, tune_environment, tune_run_config
+from rlplatform.experiments.visible_rows import rows_before_test
+from rlplatform.experiments.walkforward_directory import Folds, Walk, WalkForwardDirectory
+from rlplatform.experiments.walkforward_path import WalkForwardResult
+from rlplatform.experiments.walkforward_rejudging import judge_trained
 from rlplatform.files import replaced_file, write_json
 from rlplatform.models.policy import Policy
 
 log = logging.getLogger(__name__)
 Note = Callable[[str], None]
 Job = tuple[int, int]  # fold, seed
-ATTEMPTS = 3  # of a fold whose process or node died
 
 
 class WalkForwardInterrupted(KeyboardInterrupt):
@@ -71,24 +71,29 @@ def run_walk(directory: WalkForwardDirectory, on_note: Note = lambda text: None)
     """
     walk = directory.walk()
     dates, folds, market = _checked(walk)
-    _begin(directory, walk, market, folds)
-    try:
-        jobs = [(fold.number, seed) for seed in walk.seeds for fold in folds]
-        if any(_left(directory, job) for job in jobs):
-            on_note(f"training {len(folds)} folds with {len(walk.seeds)} seeds")
-            _train_all(directory, walk, folds, dates)
-        _check_all_trained(directory, jobs)
-        on_note("joining the folds and judging the path")
-        result = _judged(directory, walk, folds, dates)
-    except BaseException as error:
-        interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
-        directory.write_manifest(status="interrupted" if interrupted else FAILED, error=f"{type(error).__name__}: {error}")
-        raise
-    _write(directory, result)
+    own = {"walkforward": walk.base.name, "settings": walk.content["walkforward"], "seeds": list(walk.seeds)}
+    directory.begin(walk.base, market, **own, num_folds=len(folds), config=plain(walk.base))
+    with stored_afterwards(directory.path, walk.base.results_dir, on_note):
+        try:
+            return _run(directory, walk, folds, dates, on_note)
+        except BaseException as error:
+            directory.break_off(error)
+            raise
+
+
+def _run(directory: WalkForwardDirectory, walk: Walk, folds: Folds, dates: Any, on_note: Note) -> WalkForwardResult:
+    jobs = [(fold.number, seed) for seed in walk.seeds for fold in folds]
+    if any(_left(directory, job) for job in jobs):
+        on_note(f"training {len(folds)} folds with {len(walk.seeds)} seeds")
+        _train_all(directory, walk, folds, dates)
+    _check_all_trained(directory, jobs)
+    on_note("joining the folds and judging the path")
+    result, market = judge_trained(directory, walk, folds, dates)
+    _write(directory, result, report_details(walk.base, market, result.verdict))
     return result
 
 
-def _checked(walk: Walk) -> tuple[Any, list[Fold], Market]:
+def _checked(walk: Walk) -> tuple[Any, Folds, Market]:
     """Dates of the tape, folds, and the first fold's market: all that can be checked before a training is spent on it."""
     dates = prepare_market(walk.base).tape.dates
     folds = walk.folds(dates)
@@ -98,33 +103,11 @@ def _checked(walk: Walk) -> tuple[Any, list[Fold], Market]:
     return dates, folds, market
 
 
-def _begin(directory: WalkForwardDirectory, walk: Walk, market: Market, folds: list[Fold]) -> None:
-    """Raises ConfigError where prices or features have changed since it began."""
-    before, now = directory.manifest(), datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-    if before.get("tape_sha256", market.tape.sha256) != market.tape.sha256:
-        raise ConfigError(f"{directory.name}: prices or features are not those it began with. Start a new walk-forward.")
-    resumed = {"resumed": [*before.get("resumed", []), now]} if before else {}
-    directory.write_manifest(
-        walkforward=walk.base.name,
-        status=RUNNING,
-        error=None,
-        started=before.get("started", now),
-        **resumed,
-        config_sha256=walk.base.sha256,
-        settings=walk.content["walkforward"],
-        seeds=list(walk.seeds),
-        num_folds=len(folds),
-        data={"source": market.prices.source, "sha256": market.prices.sha256, "symbols": list(market.prices.symbols)},
-        tape_sha256=market.tape.sha256,
-        **describe_environment(),
-    )
-
-
 def _left(directory: WalkForwardDirectory, job: Job) -> bool:
     return directory.fold(*job).record().get("status") != FINISHED
 
 
-def _train_all(directory: WalkForwardDirectory, walk: Walk, folds: list[Fold], dates: Any) -> None:
+def _train_all(directory: WalkForwardDirectory, walk: Walk, folds: Folds, dates: Any) -> None:
     """One of Tune's trials for each fold and seed; with a warm start for each seed, its folds one after the other."""
     numbers, seeds = [fold.number for fold in folds], walk.seeds
     if walk.walkforward.warm_start:
@@ -132,33 +115,18 @@ def _train_all(directory: WalkForwardDirectory, walk: Walk, folds: list[Fold], d
     else:
         chains = [[(number, seed)] for number in numbers for seed in seeds]
     chains = [chain for chain in chains if any(_left(directory, job) for job in chain)]
-    bundles = _bundles(walk.base)
+    bundles = training_bundles(walk.base)
     data = {"chains": chains, "path": str(directory.path), "walk": walk, "folds": folds, "dates": dates}
     concurrent = walk.walkforward.max_concurrent
-    with _environment(), ray_session(concurrent * len(bundles) + 1):
+    with tune_environment(), ray_session(concurrent * len(bundles) + 1):
         trainable = tune.with_resources(tune.with_parameters(run_chain, **data), tune.PlacementGroupFactory(bundles))
         shutil.rmtree(directory.tune, ignore_errors=True)  # our own records say what is left
         tune.Tuner(
             trainable,
             param_space={"chain": tune.grid_search(list(range(len(chains))))},
             tune_config=tune.TuneConfig(max_concurrent_trials=concurrent),
-            run_config=tune.RunConfig(
-                name=directory.tune.name,
-                storage_path=str(directory.path),
-                verbose=0,
-                callbacks=[_Told(directory, chains, len(folds) * len(seeds))],
-                failure_config=tune.FailureConfig(max_failures=ATTEMPTS - 1),
-            ),
+            run_config=tune_run_config(directory.tune, _Told(directory, chains, len(folds) * len(seeds))),
         ).fit()
-
-
-def _bundles(config: ExperimentConfig) -> list[dict[str, float]]:
-    """What one training takes: its own process, and one for each remote runner and learner; GPUs go with the learners."""
-    training = config.training
-    learners, gpus = training.num_learners, getattr(training, "num_gpus_per_learner", 0)
-    learner = {"CPU": 1.0} | ({"GPU": float(gpus)} if gpus else {})
-    own, remote = (learner, []) if learners == 0 else ({"CPU": 1.0}, [learner] * learners)
-    return [own, *remote, *[{"CPU": 1.0}] * (training.num_processes - learners)]
 
 
 class _Told(tune.Callback):
@@ -177,7 +145,7 @@ class _Told(tune.Callback):
             note(f"{done}/{self.total} · fold {number}, seed {seed} {record.get('status', 'not begun')}")
 
 
-def run_chain(sample: dict[str, Any], chains: list[list[Job]], path: str, walk: Walk, folds: list[Fold], dates: Any) -> None:
+def run_chain(sample: dict[str, Any], chains: list[list[Job]], path: str, walk: Walk, folds: Folds, dates: Any) -> None:
     """What Tune calls: train the folds of one chain that have not been trained, oldest first.
 
     A training that fails for a reason of its own, such as a loss that is no number, ends the chain with its error written
@@ -192,9 +160,7 @@ def run_chain(sample: dict[str, Any], chains: list[list[Job]], path: str, walk: 
         try:
             train_fold(config, trial, number)
         except Exception as error:
-            final = isinstance(error, PlatformError) and not isinstance(error, ProcessLostError)
-            trial.end(FAILED, f"{type(error).__name__}: {error}", final=final)
-            if not final:
+            if not trial.fail(error):
                 raise
             break
     tune.report({"done": 1})
@@ -215,12 +181,6 @@ def train_fold(config: ExperimentConfig, trial: TrialDirectory, number: int) -> 
     trial.end(FINISHED)
 
 
-def rows_before_test(config: ExperimentConfig, tape: MarketTape) -> MarketTape:
-    """The tape up to the last row that training or validation may see."""
-    last_day = (config.split.validation or config.split.train)[1]
-    return tape.rows(0, tape.row_range(None, str(last_day))[1])
-
-
 def _check_all_trained(directory: WalkForwardDirectory, jobs: list[Job]) -> None:
     for job in jobs:
         record = directory.fold(*job).record()
@@ -233,31 +193,19 @@ def _check_all_trained(directory: WalkForwardDirectory, jobs: list[Job]) -> None
         raise WalkForwardInterrupted("stopped before all folds were trained")
 
 
-def _judged(directory: WalkForwardDirectory, walk: Walk, folds: list[Fold], dates: Any) -> WalkForwardResult:
-    """Each fold's features are scaled by the scaler that lies beside its policy."""
-    first = walk.seeds[0]
-    configs = [walk.config_for(fold, dates, first) for fold in folds]
-    scalers = [directory.fold(fold.number, first).run.scaler() for fold in folds]
-    tapes = [prepare_market(config, scaler).tape for config, scaler in zip(configs, scalers, strict=True)]
-    load = partial(_policy, directory)
-    policies = {seed: [load(fold, seed) for fold in folds] for seed in walk.seeds}
-    return judge_walk(walk.base, tapes, folds, policies, walk.walkforward.configs_tried)
-
-
-def _policy(directory: WalkForwardDirectory, fold: Fold, seed: int) -> Policy:
-    return Policy.load(directory.fold(fold.number, seed).run.policy)
-
-
-def _write(directory: WalkForwardDirectory, result: WalkForwardResult) -> None:
-    write_report(directory.report, result.verdict)
+def _write(directory: WalkForwardDirectory, result: WalkForwardResult, details: dict[str, Any]) -> None:
+    write_report(directory.report, result.verdict, details)
     write_json(directory.path / "walkforward.json", result.to_dict())
     for name, table, index in (("folds.csv", pd.DataFrame(result.folds), False), ("path.csv", result.wealth(), True)):
         with replaced_file(directory.path / name) as draft:
             table.to_csv(draft, index=index)
-    directory.write_manifest(
+    directory.update_manifest(
         status=FINISHED,
-        finished=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        finished=timestamp(),
         seed=result.seed,
+        period=list(result.verdict.policy.period),
+        **guards_in_manifest(result.verdict),
+        tests={str(seed): metrics.to_dict() for seed, metrics in result.metrics.items()},
         test=result.verdict.metrics[result.verdict.policy.name].to_dict(),
         deflated_sharpe=result.evidence.to_dict(),
         verdict=result.verdict.sentence,

@@ -12,13 +12,14 @@ import numpy as np
 
 from envs.errors import ConfigError
 from rlplatform.algorithms.pretraining import PretrainConfig
-from rlplatform.evaluation.folds import Fold, FoldsConfig, walk_folds
-from rlplatform.experiments.config import WALKFORWARD, ExperimentConfig, SplitConfig, config_content
+from rlplatform.evaluation.folds import CombinatorialFold, Fold, FoldsConfig, Rows, combinatorial_folds, walk_folds
+from rlplatform.experiments.blocks import BlockFile, check_seeds
+from rlplatform.experiments.config import WALKFORWARD, ExperimentConfig, SplitConfig
 from rlplatform.experiments.loading import structure
-from rlplatform.experiments.storage import local_results_dir
-from rlplatform.experiments.sweep_directory import TrialDirectory, read_json
-from rlplatform.experiments.yaml_text import dump_yaml, read_yaml
-from rlplatform.files import write_json, write_text
+from rlplatform.experiments.results_directory import BlockDirectory
+from rlplatform.experiments.sweep_directory import TrialDirectory
+
+Folds = list[Fold] | list[CombinatorialFold]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +43,9 @@ class WalkForwardConfig(FoldsConfig):
         for name in ("max_concurrent", "configs_tried"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)}; expected at least 1.")
-        if len(set(self.seeds)) < len(self.seeds) or not all(0 <= seed < 2**31 for seed in self.seeds):
-            raise ConfigError(f"seeds = {list(self.seeds)}; expected different whole numbers from 0 to 2^31 − 1.")
+        check_seeds(self.seeds)
+        if self.warm_start and self.combinatorial:
+            raise ConfigError("warm_start: true; combinatorial splits have no order, none is before another. Leave it out.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,37 +66,56 @@ class Walk:
     def seeds(self) -> tuple[int, ...]:
         return self.walkforward.seeds or (self.base.seed,)
 
-    def folds(self, dates: np.ndarray) -> list[Fold]:
-        """The folds of the walk's own days; rows count from the first of `dates`.
+    def folds(self, dates: np.ndarray) -> Folds:
+        """What is trained: the folds of the walk's own days; rows count from the first of `dates`.
 
         Args:
             dates: (T,) of the whole tape.
         """
-        first, last = self.base.split.train[0], self.base.split.test[1]
-        days = np.asarray(dates).astype("datetime64[D]")
-        begin, end = int(np.searchsorted(days, np.datetime64(first))), int(np.searchsorted(days, np.datetime64(last), "right"))
-        if end - begin < 2:
-            raise ConfigError(f"[{first}, {last}] (split.train to split.test) holds {end - begin} rows of the prices.")
-        moved = []
-        for fold in walk_folds(dates[begin:end], self.walkforward, str(first)):
-            parts = {"train": fold.train, "validation": fold.validation, "test": fold.test}
-            rows = {name: part and (part[0] + begin, part[1] + begin) for name, part in parts.items()}
-            moved.append(replace(fold, **rows))
-        return moved
+        begin, end = self._rows(dates)
+        if self.walkforward.combinatorial:
+            return [fold.shifted(begin) for fold in combinatorial_folds(end - begin, self.walkforward)]
+        anchor = str(self.base.split.train[0])
+        return [fold.shifted(begin) for fold in walk_folds(dates[begin:end], self.walkforward, anchor)]
 
-    def config_for(self, fold: Fold, dates: np.ndarray, seed: int, start: Path | None = None) -> ExperimentConfig:
+    def config_for(
+        self, fold: Fold | CombinatorialFold, dates: np.ndarray, seed: int, start: Path | None = None
+    ) -> ExperimentConfig:
         """The training of one fold.
 
         Args:
             start: run whose policy it starts from.
         """
-        parts = {"train": fold.train, "validation": fold.validation, "test": fold.test}
-        split = SplitConfig(**{name: part and (_day(dates[part[0]]), _day(dates[part[1]])) for name, part in parts.items()})
         training = self.base.training
         if start is not None:
             # The scaler is refitted, so the old policy is a start and not an authority: no pull towards it.
             training = replace(training, pretrain=PretrainConfig(run=str(start), kl_coeff=0.0))
+        if isinstance(fold, Fold):
+            parts = {"train": fold.train, "validation": fold.validation, "test": fold.test}
+            split = SplitConfig(**{name: part and _days(dates, part) for name, part in parts.items()})
+        else:
+            split = self._split_with_gaps(fold, dates)
         return replace(self.base, split=split, seed=seed, training=training)
+
+    def _rows(self, dates: np.ndarray) -> tuple[int, int]:
+        """First row of the walk, and the one after its last."""
+        first, last = self.base.split.train[0], self.base.split.test[1]
+        days = np.asarray(dates).astype("datetime64[D]")
+        begin, end = int(np.searchsorted(days, np.datetime64(first))), int(np.searchsorted(days, np.datetime64(last), "right"))
+        if end - begin < 2:
+            raise ConfigError(f"[{first}, {last}] (split.train to split.test) holds {end - begin} rows of the prices.")
+        return begin, end
+
+    def _split_with_gaps(self, fold: CombinatorialFold, dates: np.ndarray) -> SplitConfig:
+        """All days of the walk but those of tests, purge and embargo; `test` is the first of the tests."""
+        begin, end = self._rows(dates)
+        edges = [begin - 1, *(row for stretch in fold.train for row in stretch), end]
+        gaps = [(after + 1, before - 1) for after, before in zip(edges[::2], edges[1::2], strict=True)]
+        return SplitConfig(
+            train=_days(dates, (begin, end - 1)),
+            test=_days(dates, fold.tests[0]),
+            left_out=tuple(_days(dates, gap) for gap in gaps if gap[0] <= gap[1]),
+        )
 
 
 def load_walk(path: Path, overrides: Sequence[str] = ()) -> Walk:
@@ -106,22 +127,17 @@ def load_walk(path: Path, overrides: Sequence[str] = ()) -> Walk:
     Raises:
         ConfigError: names the file, the key and the value.
     """
-    where, content = Path(path).name, config_content(path, overrides)
-    if not isinstance(content.get(WALKFORWARD), Mapping):
-        raise ConfigError(
-            f"{where}: has no walkforward block of keys and values, see tune_configs/walkforward_etf.yaml. "
-            f"One training alone: rlplatform train {path}"
-        )
-    base = structure(ExperimentConfig, {key: value for key, value in content.items() if key != WALKFORWARD}, where)
-    walkforward = structure(WalkForwardConfig, content[WALKFORWARD], f"{where}: {WALKFORWARD}")
+    file = BlockFile.read(path, WALKFORWARD, "tune_configs/walkforward_etf.yaml", overrides)
+    where, base = file.where, file.base
+    walkforward = structure(WalkForwardConfig, file.block, f"{where}: {WALKFORWARD}")
     if base.dataset is not None:
         raise ConfigError(f"{where}: dataset: logged episodes know nothing of folds; a walk-forward trains in the environment.")
     if walkforward.warm_start and base.training.pretrain is not None:
         raise ConfigError(f"{where}: walkforward.warm_start and training.pretrain both say where a fold starts. Keep one.")
-    return Walk(base=base, walkforward=walkforward, content=content)
+    return Walk(base=base, walkforward=walkforward, content=file.content)
 
 
-class WalkForwardDirectory:
+class WalkForwardDirectory(BlockDirectory):
     """Paths and files of one walk-forward.
 
     ```
@@ -132,72 +148,7 @@ class WalkForwardDirectory:
     ```
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = Path(path)
-
-    @classmethod
-    def create(cls, walk: Walk, now: datetime.datetime | None = None) -> WalkForwardDirectory:
-        """A new directory under `results_dir`, with walkforward.yaml written.
-
-        Raises:
-            ConfigError: it cannot be made.
-        """
-        results = local_results_dir(walk.base.results_dir)
-        stem = f"{walk.base.name}-walkforward-{now or datetime.datetime.now():%Y%m%d-%H%M%S}"
-        for number in range(1_000):
-            path = results / (stem if number == 0 else f"{stem}-{number}")
-            try:
-                results.mkdir(parents=True, exist_ok=True)
-                path.mkdir()
-            except FileExistsError:
-                if results.is_dir():
-                    continue
-                raise ConfigError(f"results_dir = {str(results)!r} is a file; expected a directory.") from None
-            except OSError as error:
-                raise ConfigError(f"results_dir = {str(results)!r} cannot be written to ({error.strerror}).") from error
-            directory = cls(path.resolve())
-            write_text(directory.path / "walkforward.yaml", dump_yaml(walk.content))
-            return directory
-        raise ConfigError(f"{stem}: a thousand walk-forwards of that name exist in {results}. Remove some.")
-
-    @classmethod
-    def open(cls, path: Path) -> WalkForwardDirectory:
-        """An existing walk-forward.
-
-        Raises:
-            ConfigError: none there.
-        """
-        directory = cls(Path(path).resolve())
-        if not (directory.path / "walkforward.yaml").is_file():
-            raise ConfigError(f"{path} is not a walk-forward: it has no walkforward.yaml. Give a directory of results/.")
-        return directory
-
-    @classmethod
-    def newest_of(cls, walk: Walk) -> WalkForwardDirectory:
-        """The last walk-forward that was begun with exactly this file and these overrides.
-
-        Raises:
-            ConfigError: there is none.
-        """
-        results = local_results_dir(walk.base.results_dir)
-        begun = sorted(results.glob(f"{walk.base.name}-walkforward-*/walkforward.yaml"), key=lambda path: path.stat().st_mtime)
-        for path in reversed(begun):
-            if read_yaml(path) == walk.content:
-                return cls(path.parent.resolve())
-        others = f" {begun[-1].parent} was begun with other settings; give that directory to go on with it." if begun else ""
-        raise ConfigError(f"no walk-forward {walk.base.name} with these settings in {results} to go on with.{others}")
-
-    @property
-    def name(self) -> str:
-        return self.path.name
-
-    @property
-    def tune(self) -> Path:
-        return self.path / "tune"
-
-    @property
-    def report(self) -> Path:
-        return self.path / "report"
+    KIND, CONTENT, SUFFIX = "walk-forward", "walkforward.yaml", "-walkforward"
 
     def walk(self) -> Walk:
         return load_walk(self.path / "walkforward.yaml")
@@ -209,13 +160,7 @@ class WalkForwardDirectory:
         """Those that have begun, by name."""
         return [TrialDirectory(path.parent) for path in sorted(self.path.glob("folds/*/trial.json"))]
 
-    def manifest(self) -> dict[str, Any]:
-        return read_json(self.path / "manifest.json")
 
-    def write_manifest(self, **changes: Any) -> None:
-        """Put `changes` into manifest.json; the rest stays."""
-        write_json(self.path / "manifest.json", self.manifest() | changes)
-
-
-def _day(date: np.datetime64) -> datetime.date:
-    return date.astype("datetime64[D]").item()
+def _days(dates: np.ndarray, rows: Rows) -> tuple[datetime.date, datetime.date]:
+    first, last = (dates[row].astype("datetime64[D]").item() for row in rows)
+    return first, last

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -17,12 +17,14 @@ from rlplatform.evaluation.backtest import Policy
 from rlplatform.evaluation.deflated import SharpeEvidence, Trials, judge_sharpe
 from rlplatform.evaluation.folds import Fold
 from rlplatform.evaluation.metrics import Metrics, finite_or_none, sharpe_ratio, summarize
+from rlplatform.evaluation.scoretable import number, percent
 from rlplatform.evaluation.seed_spread import SeedSpread
 from rlplatform.evaluation.track import Track
 from rlplatform.evaluation.verdict import Verdict
 from rlplatform.experiments.config import ExperimentConfig
 from rlplatform.experiments.judging import backtest, judge_policy
 
+K = TypeVar("K", bound=Hashable)
 SPREAD = ("total_return", "cagr", "sharpe", "max_drawdown", "turnover_per_day")
 
 
@@ -92,6 +94,21 @@ class WalkForwardResult:
         return {seed: summarize(track, self.verdict.bars_per_year) for seed, track in self.tracks.items()}
 
     @property
+    def folds_of_tracks(self) -> list[dict[str, Any]]:
+        """Rows of `folds` that `tracks` are made of."""
+        return self.folds
+
+    @property
+    def trained(self) -> str:
+        """What each fold was trained on, as the beginning of a sentence."""
+        return "Trained anew before each fold on what came before it"
+
+    @property
+    def benchmark(self) -> Track:
+        """The first baseline that the verdict speaks about, on the same days."""
+        return next(track for track in self.verdict.baselines if track.name == self.verdict.main_names[0])
+
+    @property
     def spread(self) -> dict[str, SeedSpread]:
         """Each figure over the seeds."""
         found = self.metrics.values()
@@ -104,10 +121,11 @@ class WalkForwardResult:
         seeds = f"{len(self.tracks)} seed{'s' * (len(self.tracks) > 1)}"
         if not math.isfinite(e.sharpe):
             return f"The path of seed {self.seed} (median of {seeds}) has no Sharpe ratio: its returns do not vary."
+        among = f" (seeds {number(sharpe.lowest)} to {number(sharpe.highest)})" if len(self.tracks) > 1 else ""
         return (
-            f"Median of {seeds}: Sharpe {e.sharpe:.2f} (seeds {sharpe.lowest:.2f} to {sharpe.highest:.2f}); after "
-            f"{e.trials} tried setting{'s' * (e.trials > 1)} the probability that it is above zero is {e.deflated:.0%}, "
-            f"{'enough' if e.convincing else 'not enough'} for {e.confidence:.0%}."
+            f"Median of {seeds}: Sharpe {number(e.sharpe)}{among}; after "
+            f"{e.trials} tried setting{'s' * (e.trials > 1)} the probability that it is above zero is "
+            f"{percent(e.deflated, 0)}, {'enough' if e.convincing else 'not enough'} for {percent(e.confidence, 0)}."
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -129,12 +147,66 @@ class WalkForwardResult:
         table.index.name = "date"
         return table
 
+    def rows(self) -> list[dict[str, str]]:
+        """For print: one row a fold: its return over the seeds, the benchmark's, and the largest trade at its seam."""
+        lines = []
+        for start, end in dict.fromkeys((row["start"], row["end"]) for row in self.folds):
+            own = [row for row in self.folds if (row["start"], row["end"]) == (start, end)]
+            returns, sharpe = SeedSpread.of(row["total_return"] for row in own), SeedSpread.of(row["sharpe"] for row in own)
+            lines.append(
+                {
+                    "fold": str(own[0]["fold"]),
+                    "from": start,
+                    "return": percent(returns.median, sign=True),
+                    "lowest": percent(returns.lowest, sign=True),
+                    "highest": percent(returns.highest, sign=True),
+                    "Sharpe": number(sharpe.median),
+                    self.benchmark.name: percent(_growth(self.benchmark, start, end), sign=True),
+                    "handover": percent(max(row["seam_turnover"] for row in own), 0),
+                }
+            )
+        return lines
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class JoinedPath:
+    """One account over all tests: what it sees, who decides when.
+
+    Attributes:
+        tape: see `joined_tape`.
+        folds: in order of time, their tests without a gap.
+        relay: one policy a fold.
+    """
+
+    tape: MarketTape
+    folds: tuple[Fold, ...]
+    relay: RelayPolicy
+
+    @classmethod
+    def of(cls, tapes: Sequence[MarketTape], folds: Sequence[Fold], policies: Sequence[Policy]) -> JoinedPath:
+        relay = RelayPolicy(policies, [fold.test[0] - folds[0].test[0] for fold in folds])
+        return cls(tape=joined_tape(tapes, folds), folds=tuple(folds), relay=relay)
+
+    @property
+    def period(self) -> tuple[str, str]:
+        """First decision and last valuation."""
+        first, last = (str(self.tape.dates[row])[:10] for row in (self.folds[0].test[0], self.folds[-1].test[1]))
+        return first, last
+
+    def play(self, config: ExperimentConfig) -> Track:
+        return backtest(config, self.tape, self.relay, *self.period)
+
+    def judge(self, config: ExperimentConfig, seed: int, notes: Sequence[str]) -> Verdict:
+        """Against every baseline on the same days."""
+        verdict = judge_policy(dataclasses.replace(config, seed=seed), self.tape, self.relay, *self.period)
+        return dataclasses.replace(verdict, notes=(*verdict.notes, *notes))
+
 
 def judge_walk(
     config: ExperimentConfig,
     tapes: Sequence[MarketTape],
     folds: Sequence[Fold],
-    policies: dict[int, Sequence[Policy]],
+    policies: Mapping[int, Sequence[Policy]],
     configs_tried: int = 1,
 ) -> WalkForwardResult:
     """Join the folds of each seed and judge the median one against every baseline on the same days.
@@ -144,37 +216,41 @@ def judge_walk(
         tapes: one a fold, see `joined_tape`.
         policies: seed → one a fold.
     """
-    tape, first = joined_tape(tapes, folds), folds[0].test[0]
-    start, end = (str(tape.dates[row])[:10] for row in (first, folds[-1].test[1]))
-    relays = {seed: RelayPolicy(each, [fold.test[0] - first for fold in folds]) for seed, each in policies.items()}
-    tracks = {seed: backtest(config, tape, relay, start, end) for seed, relay in relays.items()}
-    seed = median_seed(tracks, config.env.financing.bars_per_year)
-    verdict = judge_policy(dataclasses.replace(config, seed=seed), tape, relays[seed], start, end)
+    paths = {seed: JoinedPath.of(tapes, folds, each) for seed, each in policies.items()}
+    tracks = {seed: path.play(config) for seed, path in paths.items()}
+    seed = median_track(tracks, config.env.financing.bars_per_year)
     notes = (
-        *verdict.notes,
         f"Walk-forward: {len(folds)} folds, trained anew before each; weights are carried over seams and that trade is paid.",
         f"Of {len(tracks)} seeds the one with the median Sharpe ratio is judged, never the best.",
     )
+    verdict = paths[seed].judge(config, seed, notes)
     return WalkForwardResult(
-        verdict=dataclasses.replace(verdict, notes=notes),
+        verdict=verdict,
         evidence=judge_sharpe(verdict.policy.returns, Trials(count=configs_tried), verdict.bars_per_year),
         seed=seed,
         tracks=tracks,
-        folds=[row for each, track in tracks.items() for row in _fold_rows(each, track, folds, verdict.bars_per_year)],
+        folds=[row for each, track in tracks.items() for row in fold_rows(each, track, folds, verdict.bars_per_year)],
     )
 
 
-def median_seed(tracks: dict[int, Track], bars_per_year: int = 252) -> int:
-    """The seed whose Sharpe ratio is in the middle, the lower of two; ruin and undefined ratios count as the worst."""
+def median_track(tracks: Mapping[K, Track], bars_per_year: int = 252) -> K:
+    """The key whose Sharpe ratio is in the middle, the lower of two; ruin and undefined ratios count as the worst."""
 
-    def score(seed: int) -> float:
-        sharpe = -math.inf if tracks[seed].ruined else sharpe_ratio(tracks[seed].returns, bars_per_year)
+    def score(key: K) -> float:
+        sharpe = -math.inf if tracks[key].ruined else sharpe_ratio(tracks[key].returns, bars_per_year)
         return sharpe if math.isfinite(sharpe) else -math.inf
 
     return sorted(tracks, key=score)[(len(tracks) - 1) // 2]
 
 
-def _fold_rows(seed: int, track: Track, folds: Sequence[Fold], bars_per_year: int) -> list[dict[str, Any]]:
+def _growth(track: Track, start: str, end: str) -> float:
+    """Return from the close of `start` to that of `end`; NaN where it does not reach so far."""
+    days = track.dates.astype("datetime64[D]")
+    first, last = (int(np.searchsorted(days, np.datetime64(day))) for day in (start, end))
+    return float(track.wealth[last] / track.wealth[first] - 1.0) if last < len(days) and track.wealth[first] > 0 else math.nan
+
+
+def fold_rows(seed: int, track: Track, folds: Sequence[Fold], bars_per_year: int) -> list[dict[str, Any]]:
     """Each fold's part of a path; after ruin there is none."""
     rows, first = [], folds[0].test[0]
     for fold in folds:

@@ -11,6 +11,7 @@ from envs.errors import ConfigError, ShapeError
 from envs.indicators import ewma_volatility
 from rlplatform.features.config import FeatureConfig
 from rlplatform.features.cube import FeatureCube
+from rlplatform.features.forecasts.panel import ForecastPanel, forecast_panel
 from rlplatform.features.technical import ASSET_FEATURES, MARKET_FEATURES, Bars, TechnicalFeature
 
 if TYPE_CHECKING:
@@ -59,8 +60,13 @@ class FeatureBuilder:
         bars = Bars(gross=gross, market=gross.mean(1), volume=prices.volume)
         feature_names, features = self._assets(bars)
         context_names, market = self._market(bars, context or {})
+        if self.config.forecasts is None:
+            cvar, uncertainty = gaussian_forecasts(gross, self.config.ewma_decay)
+        else:
+            panel = forecast_panel(prices, self.config.forecasts)
+            feature_names, features = _with_forecasts(feature_names, features, panel)
+            cvar, uncertainty = panel.cvar.astype(np.float32), panel.uncertainty.astype(np.float32)
         _check_unique((*feature_names, *context_names))
-        cvar, uncertainty = gaussian_forecasts(gross, self.config.ewma_decay)
         return FeatureCube(
             timestamps=prices.dates,
             symbols=tuple(prices.symbols),
@@ -104,7 +110,7 @@ def gaussian_forecasts(gross: Array, decay: float) -> tuple[Array, Array]:
 
         cvar = min(2.0627 σ, 1),    uncertainty = 2.5631 σ
 
-    An honest causal stand-in until forecasters are trained; tails of real returns are fatter, so cvar is a low guess.
+    An honest causal stand-in where `features.forecasts` is not given; tails of real returns are fatter, so cvar is a low guess.
     Capped at 1: a price cannot lose more than itself. Source: J.P. Morgan/Reuters (1996) for σ.
 
     Args:
@@ -117,6 +123,13 @@ def gaussian_forecasts(gross: Array, decay: float) -> tuple[Array, Array]:
     volatility = ewma_volatility(gross, decay)
     cvar = np.minimum(GAUSSIAN_CVAR_5 * volatility, 1.0)
     return cvar.astype(np.float32), (GAUSSIAN_Q90_Q10 * volatility).astype(np.float32)
+
+
+def _with_forecasts(names: tuple[str, ...], features: Array, panel: ForecastPanel) -> tuple[tuple[str, ...], Array]:
+    """The features and behind them the panel's columns."""
+    columns = panel.feature_columns()
+    forecasts = np.stack(list(columns.values()), axis=-1) if columns else np.empty((*features.shape[:2], 0))
+    return (*names, *columns), np.concatenate([features, forecasts.astype(np.float32)], axis=-1)
 
 
 def _check_unique(names: tuple[str, ...]) -> None:

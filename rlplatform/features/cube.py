@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -101,12 +102,15 @@ class FeatureCube:
             return self.context[:, self.context_names.index(name)]
         raise ConfigError(f"FeatureCube has no {name!r}; it has {', '.join((*self.feature_names, *self.context_names))}.")
 
-    def fit_scaler(self, train_end: str, train_start: str | None = None) -> FeatureScaler:
+    def fit_scaler(
+        self, train_end: str, train_start: str | None = None, left_out: Sequence[tuple[str, str]] = ()
+    ) -> FeatureScaler:
         """Mean and std of every column over the rows inside [train_start, train_end]; no later row is looked at.
 
         Args:
             train_end: last training day, included.
             train_start: first training day; the first row if not given. Give it to leave out the features' warm-up.
+            left_out: first and last day of stretches inside that are not looked at either.
 
         Raises:
             ConfigError: this cube is scaled already, or fewer than two rows lie inside.
@@ -114,6 +118,8 @@ class FeatureCube:
         if self.scaler is not None:
             raise ConfigError("fit_scaler: this FeatureCube is scaled already. Fit on the one that the builder returned.")
         inside = rows_between(self.timestamps, train_start, train_end)
+        for first, last in left_out:
+            inside &= ~rows_between(self.timestamps, first, last)
         if inside.sum() < 2:
             raise ConfigError(
                 f"fit_scaler: [{train_start}, {train_end}] holds {inside.sum()} of the rows "

@@ -10,6 +10,7 @@ import numpy as np
 
 from envs.errors import ConfigError, ShapeError
 from envs.indicators import REGIME_NAMES
+from rlplatform.features.forecasts.schema import is_raw
 
 Array = np.ndarray
 
@@ -27,7 +28,7 @@ class FeatureScaler:
 
     Attributes:
         feature_names, feature_mean, feature_std: F asset features.
-        context_names, context_mean, context_std: C market-wide columns; one-hot columns have mean 0 and std 1.
+        context_names, context_mean, context_std: C market-wide columns; columns that keep their scale have mean 0 and std 1.
         clip: in standard deviations.
         fitted_from, fitted_to: dates of the first and last row used, for the record.
     """
@@ -56,7 +57,7 @@ class FeatureScaler:
         scaled = np.empty(x.shape, np.float32)
         for column, name in enumerate(names):
             value = x[..., column]
-            if name not in UNSCALED:
+            if not keeps_scale(name):
                 value = np.clip((value.astype(np.float64) - mean[column]) / std[column], -self.clip, self.clip)
             scaled[..., column] = value
         return scaled
@@ -81,6 +82,11 @@ class FeatureScaler:
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in data.items()})
 
 
+def keeps_scale(name: str) -> bool:
+    """Whether the column of that name is left as it is: one-hot columns, and of forecasts flags, shares and probabilities."""
+    return name in UNSCALED or is_raw(name)
+
+
 def column_scales(x: Array, names: tuple[str, ...], clip: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and std of each last-axis column of training rows, after clipping each at mean ± clip × std once."""
     mean, std = [], []
@@ -89,6 +95,6 @@ def column_scales(x: Array, names: tuple[str, ...], clip: float) -> tuple[tuple[
         centre, spread = value.mean(), value.std()
         value = np.clip(value, centre - clip * spread, centre + clip * spread)
         constant = value.std() < NO_SPREAD * (1.0 + abs(value.mean()))
-        mean.append(0.0 if name in UNSCALED else float(value.mean()))
-        std.append(1.0 if name in UNSCALED or constant else float(value.std()))
+        mean.append(0.0 if keeps_scale(name) else float(value.mean()))
+        std.append(1.0 if keeps_scale(name) or constant else float(value.std()))
     return tuple(mean), tuple(std)

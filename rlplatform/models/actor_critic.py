@@ -7,9 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rlplatform.models.config import ModelConfig, build_encoder
 from rlplatform.models.distributions import LOG_STD_MAX, LOG_STD_MIN
-from rlplatform.models.encoder import dense_layer
+from rlplatform.models.encoder import EncoderConfig
 from rlplatform.models.heads import ActionHead, expand_log_std
 
 
@@ -22,20 +21,22 @@ class ActorCriticOutput(NamedTuple):
 
 
 class ActorCritic(nn.Module):
-    """The network of a policy: one encoder, two linear heads on its features.
+    """The network of a policy: one encoder, and a policy and a value layer on its features, which the encoder makes.
 
     The policy layer starts a hundred times smaller than the value layer, so a fresh policy prefers nothing: equal
     logits, or equal weights of cash and every asset.
     """
 
-    def __init__(self, config: ModelConfig, obs_size: int, head: ActionHead) -> None:
+    def __init__(self, config: EncoderConfig, obs_size: int, head: ActionHead) -> None:
         super().__init__()
         self.config, self.obs_size, self.head = config, obs_size, head
-        self.encoder = build_encoder(config, obs_size)
-        self.policy = dense_layer(self.encoder.feature_size, head.num_outputs, gain=0.01)
-        self.value = dense_layer(self.encoder.feature_size, 1, gain=1.0)
+        self.encoder = config.encoder(obs_size)
+        self.policy = self.encoder.policy_layer(head)
+        self.value = self.encoder.value_layer()
         if head.num_log_stds:
-            self.log_std = nn.Parameter(torch.full((head.num_log_stds,), config.initial_log_std))
+            groups = self.encoder.log_std_groups(head)
+            self.log_std = nn.Parameter(torch.full((max(groups) + 1,), config.initial_log_std))
+            self.register_buffer("log_std_groups", torch.tensor(groups), persistent=False)
 
     @property
     def state_size(self) -> int:
@@ -60,7 +61,7 @@ class ActorCritic(nn.Module):
         outputs = self.policy(features)
         if not self.head.num_log_stds:
             return outputs
-        return expand_log_std(outputs, self.log_std.clamp(LOG_STD_MIN, LOG_STD_MAX))
+        return expand_log_std(outputs, self.log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)[self.log_std_groups])
 
     def values(self, features: Tensor) -> Tensor:
         """V (...)."""

@@ -2,42 +2,88 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from envs.errors import ConfigError
 from rlplatform.models.encoder import EncoderConfig
-from rlplatform.models.gru import GRUConfig, GRUEncoder
-from rlplatform.models.mlp import MLPConfig, MLPEncoder
+from rlplatform.models.gnn import GNNConfig
+from rlplatform.models.gru import GRUConfig
+from rlplatform.models.mlp import MLPConfig
 
-ModelConfig = GRUConfig | MLPConfig  # told apart by their field `kind`
+ModelConfig = EncoderConfig  # told apart by the field `kind`
 
-_CONFIGS: dict[str, type[EncoderConfig]] = {"gru": GRUConfig, "mlp": MLPConfig}
-_ENCODERS = {GRUConfig: GRUEncoder, MLPConfig: MLPEncoder}
-
-
-def build_encoder(config: ModelConfig, obs_size: int):
-    """The encoder that a config describes, freshly initialised from torch's global generator."""
-    return _ENCODERS[type(config)](config, obs_size)
+_CONFIGS: dict[str, type[EncoderConfig]] = {"gru": GRUConfig, "mlp": MLPConfig, "gnn": GNNConfig}
 
 
-def model_config_from(settings: Mapping[str, Any]) -> ModelConfig:
-    """The config whose `asdict` this was.
+def model_config_from(settings: Mapping[str, Any], imports: bool = True) -> ModelConfig:
+    """The config whose `model_config_dict` this was.
+
+    Args:
+        imports: whether a kind of one's own may be imported; else it must have been. See `model_class`.
 
     Raises:
         ConfigError: unknown kind or key, or a value outside its meaning.
     """
-    kind = settings.get("kind")
-    if kind not in _CONFIGS:
-        raise ConfigError(f"model.kind = {kind!r}; expected one of {', '.join(sorted(_CONFIGS))}.")
-    known = {f.name for f in fields(_CONFIGS[kind])}
+    model = model_class(settings.get("kind"), imports)
+    known = {f.name for f in fields(model)}
     unknown = sorted(set(settings) - known)
     if unknown:
-        raise ConfigError(f"unknown key model.{unknown[0]}; model.kind = {kind!r} knows {', '.join(sorted(known))}.")
-    return _CONFIGS[kind](**settings)
+        raise ConfigError(
+            f"unknown key model.{unknown[0]}; model.kind = {settings['kind']!r} knows {', '.join(sorted(known))}."
+        )
+    return model(**settings)
+
+
+def model_class(kind: Any, imports: bool = True) -> type[EncoderConfig]:
+    """The config class of a kind: "gru", "mlp", "gnn", or one of your own as "package.module:ClassConfig".
+
+    Args:
+        imports: whether that module may be imported. A config file is its user's own word; a policy file may be a
+            stranger's, and importing runs code.
+
+    Raises:
+        ConfigError: no such kind, module or class.
+    """
+    if kind in _CONFIGS:
+        return _CONFIGS[kind]
+    module_name, colon, name = kind.partition(":") if isinstance(kind, str) else ("", "", "")
+    if not (module_name and colon and name):
+        expected = f"one of {', '.join(sorted(_CONFIGS))}, or your own as package.module:ClassConfig"
+        raise ConfigError(f"model.kind = {kind!r}; expected {expected}.")
+    if not imports and module_name not in sys.modules:
+        raise ConfigError(
+            f"model.kind = {kind!r} is a model of somebody's own. If you trust it, import {module_name} first, then load again."
+        )
+    try:
+        found = getattr(importlib.import_module(module_name), name, None)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"model.kind = {kind!r}: {error}. Put the module's folder on PYTHONPATH, or install its package."
+        ) from None
+    if not (isinstance(found, type) and issubclass(found, EncoderConfig) and is_dataclass(found)):
+        raise ConfigError(
+            f"model.kind = {kind!r}: {module_name} has no dataclass {name} that is an EncoderConfig. See docs/EXTENDING.md."
+        )
+    return found
+
+
+def is_own_kind(kind: Any) -> bool:
+    """Whether a kind names a module instead of one of ours."""
+    return isinstance(kind, str) and ":" in kind
 
 
 def model_config_dict(config: ModelConfig) -> dict[str, Any]:
     """Plain values that JSON can carry and `model_config_from` reads back."""
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()}
+    return {f.name: _plain(getattr(config, f.name)) for f in fields(config)}
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return model_config_dict(value)
+    if isinstance(value, Mapping):
+        return {name: _plain(each) for name, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, tuple | list) else value

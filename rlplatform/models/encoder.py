@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from envs.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rlplatform.models.heads import ActionHead
+    from rlplatform.models.layout import ObservationLayout
 
 Activation = Literal["relu", "tanh", "elu", "silu"]
 _ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU, "silu": nn.SiLU}
@@ -18,7 +23,7 @@ _GAINS = {"relu": 2**0.5, "tanh": 5 / 3, "elu": 2**0.5, "silu": 2**0.5}
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
-    """What every model has.
+    """What every model has. A model is a subclass with a field `kind` and a method `encoder`; docs/EXTENDING.md shows one.
 
     Attributes:
         activation: nonlinearity of the dense layers.
@@ -40,6 +45,29 @@ class EncoderConfig:
             raise ConfigError(f"model.observation_clip = {self.observation_clip}; expected standard deviations in (0, 1000].")
         if not -5 <= self.initial_log_std <= 2:
             raise ConfigError(f"model.initial_log_std = {self.initial_log_std}; expected a logarithm in [−5, 2].")
+
+    @property
+    def sequence_length(self) -> int:
+        """Steps through which gradients flow in training; 1 for a model without memory."""
+        return 1
+
+    @property
+    def observation_groups(self) -> tuple[int, ...] | None:
+        """(D,) entries of one group are normalised by common statistics; None gives each its own."""
+        return None
+
+    def bound_to(self, layout: ObservationLayout, returns: np.ndarray | None = None) -> EncoderConfig:
+        """This model for an observation of that layout; a model that reads the observation as a whole is the same for all.
+
+        Args:
+            layout: which entries belong to which asset.
+            returns: (T, N) simple returns of training rows, and of no later ones.
+        """
+        return self
+
+    def encoder(self, obs_size: int) -> Encoder:
+        """Freshly initialised from torch's global generator."""
+        raise NotImplementedError(f"{type(self).__name__} must say which Encoder it describes: def encoder(self, obs_size).")
 
 
 class Encoder(nn.Module, ABC):
@@ -74,6 +102,21 @@ class Encoder(nn.Module, ABC):
         first_tb = None if first is None else first.transpose(0, 1)
         features, state = self.forward_sequence(obs.transpose(0, 1), first_tb, state)
         return features.transpose(0, 1), state
+
+    def policy_layer(self, head: ActionHead) -> nn.Module:
+        """Features (..., feature_size) → the head's outputs (..., num_outputs).
+
+        It starts a hundred times smaller than the value layer, so a fresh policy prefers nothing.
+        """
+        return dense_layer(self.feature_size, head.num_outputs, gain=0.01)
+
+    def value_layer(self) -> nn.Module:
+        """Features (..., feature_size) → (..., 1), linear in its weights."""
+        return dense_layer(self.feature_size, 1, gain=1.0)
+
+    def log_std_groups(self, head: ActionHead) -> tuple[int, ...]:
+        """(head.num_log_stds,) which parameter each log σ is; every entry has its own unless a model shares them."""
+        return tuple(range(head.num_log_stds))
 
     @abstractmethod
     def forward_sequence(self, obs: Tensor, first: Tensor | None, state: Tensor) -> tuple[Tensor, Tensor]:

@@ -36,6 +36,13 @@ class GRUConfig(EncoderConfig):
             if not 1 <= getattr(self, name) <= most:
                 raise ConfigError(f"model.{name} = {getattr(self, name)}; expected 1 to {most}.")
 
+    @property
+    def sequence_length(self) -> int:
+        return self.max_seq_len
+
+    def encoder(self, obs_size: int) -> GRUEncoder:
+        return GRUEncoder(self, obs_size)
+
 
 class GRUEncoder(Encoder):
     """Linear → activation → LayerNorm → GRU, with resets inside a sequence.
@@ -53,34 +60,48 @@ class GRUEncoder(Encoder):
         self.embed = dense_layer(obs_size, config.embedding_size, activation=config.activation)
         self.activation = activation_layer(config.activation)
         self.norm = nn.LayerNorm(config.embedding_size)
-        self.gru = nn.GRU(config.embedding_size, config.hidden_size)
-        self._initialise_gru()
+        self.gru = initialised_gru(config.embedding_size, config.hidden_size)
 
     def forward_sequence(self, obs: Tensor, first: Tensor | None, state: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.norm(self.activation(self.embed(obs)))
-        if first is not None:
-            state = _keep(state, first[0])
-        if len(obs) == 1:
-            state = torch.gru_cell(x[0], state, *self._weights())
-            return state[None], state
-        keep = None if first is None or not first[1:].any() else (~first.bool()).to(state.dtype)[..., None]
-        compiled = state.device.type == "cpu" and state.dtype == torch.float32 and gru_kernel() is not None
-        sequence = CompiledGRUSequence if compiled else GRUSequence
-        features = sequence.apply(x, keep, state, *self._weights())
-        return features, features[-1]
+        return run_gru(self.gru, self.norm(self.activation(self.embed(obs))), first, state)
 
-    def _weights(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        gru = self.gru
-        return gru.weight_ih_l0, gru.weight_hh_l0, gru.bias_ih_l0, gru.bias_hh_l0
 
-    def _initialise_gru(self) -> None:
-        w_input, w_hidden, b_input, b_hidden = self._weights()
-        for gate in range(3):
-            rows = slice(gate * self.state_size, (gate + 1) * self.state_size)
-            nn.init.xavier_uniform_(w_input.data[rows])
-            nn.init.orthogonal_(w_hidden.data[rows])
-        nn.init.zeros_(b_input)
-        nn.init.zeros_(b_hidden)
+def initialised_gru(inputs: int, hidden: int) -> nn.GRU:
+    """One layer with orthogonal recurrent weights, Xavier input weights gate by gate, and zero biases."""
+    gru = nn.GRU(inputs, hidden)
+    w_input, w_hidden, b_input, b_hidden = _weights(gru)
+    for gate in range(3):
+        rows = slice(gate * hidden, (gate + 1) * hidden)
+        nn.init.xavier_uniform_(w_input.data[rows])
+        nn.init.orthogonal_(w_hidden.data[rows])
+    nn.init.zeros_(b_input)
+    nn.init.zeros_(b_hidden)
+    return gru
+
+
+def run_gru(gru: nn.GRU, x: Tensor, first: Tensor | None, state: Tensor) -> tuple[Tensor, Tensor]:
+    """States after every step (T, B, H), and the last.
+
+    Args:
+        gru: one layer; only its weights are used.
+        x: (T, B, E).
+        first: (T, B) bool, the state is zeroed before that step; or None.
+        state: (B, H) before the first step.
+    """
+    if first is not None:
+        state = _keep(state, first[0])
+    if len(x) == 1:
+        state = torch.gru_cell(x[0], state, *_weights(gru))
+        return state[None], state
+    keep = None if first is None or not first[1:].any() else (~first.bool()).to(state.dtype)[..., None]
+    compiled = state.device.type == "cpu" and state.dtype == torch.float32 and gru_kernel() is not None
+    sequence = CompiledGRUSequence if compiled else GRUSequence
+    features = sequence.apply(x, keep, state, *_weights(gru))
+    return features, features[-1]
+
+
+def _weights(gru: nn.GRU) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return gru.weight_ih_l0, gru.weight_hh_l0, gru.bias_ih_l0, gru.bias_hh_l0
 
 
 def _keep(state: Tensor, first: Tensor) -> Tensor:

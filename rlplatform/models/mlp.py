@@ -30,6 +30,9 @@ class MLPConfig(EncoderConfig):
         if not self.layers or not all(1 <= width <= 8_192 for width in self.layers):
             raise ConfigError(f"model.layers = {list(self.layers)}; expected one or more widths from 1 to 8192.")
 
+    def encoder(self, obs_size: int) -> MLPEncoder:
+        return MLPEncoder(self, obs_size)
+
 
 class MLPEncoder(Encoder):
     """Dense layers with an activation after each; carries no state, so resets mean nothing to it."""

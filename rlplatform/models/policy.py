@@ -94,7 +94,7 @@ class Policy:
             "obs_size": self.obs_size,
             "action_head": self.head.describe(),
             "model": model_config_dict(self.config),
-            "normalizer": None if self.normalizer is None else {"count": self.normalizer.count, "clip": self.normalizer.clip},
+            "normalizer": None if self.normalizer is None else _settings(self.normalizer),
         }
 
     def save(self, directory: str | os.PathLike) -> Path:
@@ -128,9 +128,8 @@ class Policy:
                 f"{path} does not exist. Give the directory that holds {WEIGHTS_FILE}, such as results/<run>/policy."
             )
         description, tensors = _read(path)
-        network = ActorCritic(
-            model_config_from(description["model"]), description["obs_size"], head_from(description["action_head"])
-        )
+        config = model_config_from(description["model"], imports=False)
+        network = ActorCritic(config, description["obs_size"], head_from(description["action_head"]))
         weights = {name.removeprefix(_NETWORK): t for name, t in tensors.items() if name.startswith(_NETWORK)}
         try:
             network.load_state_dict(weights)
@@ -150,6 +149,11 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     if description.get("format") != FORMAT:
         raise ConfigError(f"{path} has policy format {description.get('format')}; this version reads {FORMAT}.")
     return description, tensors
+
+
+def _settings(normalizer: ObservationNormalizer) -> dict[str, Any]:
+    groups = {} if normalizer.groups is None else {"groups": list(normalizer.groups)}
+    return {"count": normalizer.count, "clip": normalizer.clip, **groups}
 
 
 def _normalizer(description: dict[str, Any], tensors: dict[str, torch.Tensor]) -> ObservationNormalizer | None:

@@ -117,10 +117,7 @@ def module_settings(model: ModelConfig, precision: str = "float32") -> dict[str,
     RLlib reads `max_seq_len` from the ALGORITHM's model_config; given to the RLModuleSpec alone, it trains on sequences
     of length 1 without a word. Pass this dictionary to both.
     """
-    settings: dict[str, Any] = {MODEL: model_config_dict(model), PRECISION: precision}
-    if hasattr(model, "max_seq_len"):
-        settings["max_seq_len"] = model.max_seq_len
-    return settings
+    return {MODEL: model_config_dict(model), PRECISION: precision, "max_seq_len": model.sequence_length}
 
 
 def module_spec(model: ModelConfig, precision: str = "float32") -> RLModuleSpec:

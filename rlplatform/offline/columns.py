@@ -11,9 +11,9 @@ from functools import cached_property
 
 import numpy as np
 
-from envs import indicators
 from envs.accounts import Accounts, StepRecord
 from envs.errors import ConfigError
+from envs.observation import guard_state, regime_label, risk_budget, spread_bps
 from envs.tape import MarketTape
 from rlplatform.data.request import did_you_mean
 from rlplatform.offline.episodes import Episodes
@@ -119,21 +119,20 @@ class ColumnRecorder:
         tape = self.tape
         return {
             "date": tape.dates.astype("datetime64[s]").astype(np.int64),
-            "regime_label": indicators.volatility_regime(tape.gross.mean(1)),
-            "spread_bps": 2.0 * tape.half_spread_bps.mean(1),
+            "regime_label": regime_label(tape),
+            "spread_bps": spread_bps(tape),
             "forecast_cvar": tape.forecast_cvar,
             "forecast_uncertainty": tape.forecast_uncertainty,
         }
 
     def before(self, accounts: Accounts) -> dict[str, Array]:
         """Columns known at the decision, (B, …), read before the step."""
-        rows, caps = accounts.row, accounts.config.caps
-        overnight = caps.gross if caps.gross_overnight is None else caps.gross_overnight
+        rows = accounts.row
         values = {
             "wealth": accounts.wealth,
             "drawdown": accounts.drawdown,
-            "risk_budget": np.where(self.tape.session_end[rows], overnight, caps.gross),
-            "guard_state": _guard_state(accounts),
+            "risk_budget": risk_budget(accounts),
+            "guard_state": guard_state(accounts),
         }
         return self._wanted(values | {name: table[rows] for name, table in self._of_market.items()})
 
@@ -154,13 +153,6 @@ class ColumnRecorder:
 
     def _wanted(self, values: Mapping[str, Array]) -> dict[str, Array]:
         return {name: np.array(values[name], dtype=COLUMNS[name].dtype) for name in self.names if name in values}
-
-
-def _guard_state(accounts: Accounts) -> Array:
-    if accounts.shutdown is None:
-        return np.zeros(len(accounts.row))
-    long, short = accounts.shutdown.cooldown
-    return (long > 0) + 2.0 * (short > 0)
 
 
 def total_returns(episodes: Episodes) -> Array | None:
@@ -185,8 +177,10 @@ def observed(episodes: Episodes, names: Sequence[str]) -> Episodes:
             raise ConfigError(f"observe: the dataset has no column {name!r}; it has {', '.join(episodes.extras)}.")
         if not column(name).known:
             raise ConfigError(f"observe: {name!r} is not known at the decision; observing it would look ahead. Leave it out.")
+    if not names:
+        return episodes
     added = [np.asarray(episodes.extras[name], dtype=np.float32).reshape(episodes.num_rows, -1) for name in names]
-    table = np.concatenate(added, axis=1) if added else np.zeros((episodes.num_rows, 0), np.float32)
+    table = np.concatenate(added, axis=1)
     return replace(
         episodes,
         obs=np.concatenate([episodes.obs, table], axis=1),

@@ -46,14 +46,19 @@ class DatasetReader:
         self._format = make_format(self.manifest.format, self.manifest.env_id)
 
     def __iter__(self) -> Iterator[Episodes]:
-        self._check_listing()
+        self.check_listing()
         seen: set[int] = set()
         for record in self.manifest.files:
-            raw = self._shard(record, seen)
+            raw = self.shard(record, seen)
             if raw:
                 yield together(raw)
 
-    def _shard(self, record: FileRecord, seen: set[int]) -> list[RawEpisode]:
+    def shard(self, record: FileRecord, seen: set[int]) -> list[RawEpisode]:
+        """The checked episodes of one file.
+
+        Args:
+            seen: ids of the episodes before them, which must not come again; theirs are added.
+        """
         path = self.directory / record.name
         raw: list[RawEpisode] = []
         if not path.is_file():
@@ -105,7 +110,7 @@ class DatasetReader:
                 "written. Collect it again, or read with skip-bad."
             )
 
-    def _check_listing(self) -> None:
+    def check_listing(self) -> None:
         """A shard that dataset.json does not know would still be read by RLlib, which takes all files of a folder."""
         listed = {record.name for record in self.manifest.files}
         for path in sorted((self.directory / SHARDS).glob(f"*.{self._format.suffix}")):
@@ -127,7 +132,7 @@ def iter_episodes(directory: Path | str, skip_bad: bool = False) -> Iterator[Epi
     """
     reader = DatasetReader(directory, skip_bad)
     yield from reader
-    _report(reader)
+    report_left_out(reader)
 
 
 def read_dataset(
@@ -148,11 +153,11 @@ def read_dataset(
     manifest = joined_manifest([(str(reader.directory), reader.manifest) for reader in readers])
     parts = [part for reader in readers for part in reader]
     for reader in readers:
-        _report(reader)
+        report_left_out(reader)
     if not parts:
         raise DatasetError(f"{', '.join(map(str, directories))}: no episode is left. Collect the dataset again.")
     episodes = joined(parts)
-    names = tuple(_observation_names(episodes, observe))
+    names = tuple(observed_names(episodes, observe))
     manifest = dataclasses.replace(
         manifest,
         **measured(episodes),
@@ -173,7 +178,8 @@ def measured(episodes: Episodes) -> dict[str, Any]:
     }
 
 
-def _observation_names(episodes: Episodes, observe: Sequence[str]) -> Iterator[str]:
+def observed_names(episodes: Episodes, observe: Sequence[str]) -> Iterator[str]:
+    """Names of the entries by which these columns widen the observation."""
     for name in observe:
         values = episodes.extras.get(name)
         if values is None or values.ndim == 1:
@@ -193,7 +199,7 @@ def joined_manifest(parts: Sequence[tuple[str, DatasetManifest]]) -> DatasetMani
     (first_name, first), *others = parts
     for name, other in others:
         for attribute in ("env", "observation_names", "action_space", "scaler"):
-            ours, theirs = getattr(first, attribute), getattr(other, attribute)
+            ours, theirs = (_given(getattr(manifest, attribute)) for manifest in (first, other))
             if ours != theirs:
                 difference = _difference(ours, theirs)
                 raise DatasetError(
@@ -210,6 +216,13 @@ def joined_manifest(parts: Sequence[tuple[str, DatasetManifest]]) -> DatasetMani
     )
 
 
+def _given(settings: object) -> object:
+    """Without settings that are empty: one that did not exist yet when a dataset was collected says the same."""
+    if not isinstance(settings, dict):
+        return settings
+    return {key: value for key, value in settings.items() if value not in (None, [], ())}
+
+
 def _difference(ours: object, theirs: object) -> str:
     if isinstance(ours, dict) and isinstance(theirs, dict):
         keys = [key for key in ours | theirs if ours.get(key) != theirs.get(key)]
@@ -219,7 +232,8 @@ def _difference(ours: object, theirs: object) -> str:
     return ""
 
 
-def _report(reader: DatasetReader) -> None:
+def report_left_out(reader: DatasetReader) -> None:
+    """Warn of what a reader left out, if it did."""
     if reader.left_out:
         log.warning(
             "%s: left out %d episode(s) of %d. %s",

@@ -10,6 +10,7 @@ import numpy as np
 
 from envs import make_vec
 from envs.tape import MarketTape
+from envs.trading_env import TradingVectorEnv
 from rlplatform.data import make_market
 from rlplatform.experiments.config import ExperimentConfig, load_config
 from rlplatform.experiments.judging import backtest
@@ -69,34 +70,37 @@ def planted(name: str) -> tuple[ExperimentConfig, MarketTape]:
     return config, prepare_market(config).tape
 
 
+def traded(env: TradingVectorEnv, act: Callable[[np.ndarray], np.ndarray], seed: int) -> Episodes:
+    """One whole window of each account; `act` gives actions (B, …) for observations (B, D)."""
+    obs, _ = env.reset(seed=seed)
+    steps = []
+    for _ in range(env.accounts.length):
+        actions = act(obs)
+        following, rewards, terminated, truncated, infos = env.step(actions)
+        steps.append((obs.copy(), actions, rewards))
+        obs = following
+    assert truncated.all()
+    assert not terminated.any()
+    rows = env.num_envs * len(steps)
+    obs, actions, rewards = (np.stack(column, 1).reshape(rows, *column[0].shape[1:]) for column in zip(*steps, strict=True))
+    return Episodes(
+        lengths=np.full(env.num_envs, len(steps)),
+        obs=obs.astype(np.float32),
+        last_obs=np.asarray(infos["final_obs"], np.float32),
+        actions=actions.astype(np.int64 if actions.ndim == 1 else np.float32),
+        rewards=rewards.astype(np.float32),
+        terminated=np.zeros(env.num_envs, bool),
+        log_prob=np.full(rows, np.nan, np.float32),
+    )
+
+
 def logged(name: str, behaviour: Rule, num_episodes: int, seed: int) -> Episodes:
     """`num_episodes` of a behaviour policy on training rows; `behaviour(obs, names, rng)` gives actions (B, …)."""
     config, tape = planted(name)
     start, end = map(str, config.split.train)
     env = make_vec(config.env, tape, num_episodes, start, end, autoreset_mode="same_step")
-    rng = np.random.default_rng([seed, 1])
-    obs, _ = env.reset(seed=seed)
-    names, steps = list(env.task.observation_names), []
-    for _ in range(env.accounts.length):
-        actions = behaviour(obs, names, rng)
-        following, rewards, terminated, truncated, infos = env.step(actions)
-        steps.append((obs, actions, rewards))
-        obs = following
-    assert truncated.all()
-    assert not terminated.any()
-    columns = [
-        np.stack(column, 1).reshape(num_episodes * len(steps), *column[0].shape[1:]) for column in zip(*steps, strict=True)
-    ]
-    rows = len(columns[2])
-    return Episodes(
-        lengths=np.full(num_episodes, len(steps)),
-        obs=columns[0].astype(np.float32),
-        last_obs=np.asarray(infos["final_obs"], np.float32),
-        actions=columns[1].astype(np.int64 if columns[1].ndim == 1 else np.float32),
-        rewards=columns[2].astype(np.float32),
-        terminated=np.zeros(num_episodes, bool),
-        log_prob=np.full(rows, np.nan, np.float32),
-    )
+    rng, names = np.random.default_rng([seed, 1]), list(env.task.observation_names)
+    return traded(env, lambda obs: behaviour(obs, names, rng), seed)
 
 
 def share_of_optimum(name: str, policy: Policy) -> float:

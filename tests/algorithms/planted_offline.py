@@ -17,6 +17,7 @@ from rlplatform.data import SyntheticConfig, make_market
 from rlplatform.features import FeatureBuilder, FeatureConfig
 from rlplatform.models.policy import Policy
 from rlplatform.offline.episodes import Episodes, joined
+from tests.algorithms.planted_data import traded
 
 LENGTH = 128
 Act = Callable[[np.ndarray], np.ndarray]  # observations (B, D) → actions (B, 2)
@@ -56,27 +57,9 @@ class PlantedMomentum:
     def collect(self, behaviour: Behaviour, episodes: int, seed: int = 0) -> Episodes:
         """Windows of the training rows, traded by `behaviour`."""
         config = replace(self.config, episode=replace(self.config.episode, length_bars=LENGTH))
-        env, act = self._env(config, episodes, self.train), behaviour.actor(seed)
+        env = self._env(config, episodes, self.train)
         self.action_space = env.single_action_space
-        obs, _ = env.reset(seed=seed)
-        rows = []
-        for _ in range(LENGTH):
-            action = act(obs)
-            following, reward, terminated, truncated, infos = env.step(action)
-            rows.append((obs.copy(), action, np.asarray(reward)))
-            obs = following
-        assert truncated.all()
-        assert not terminated.any()
-        obs, actions, rewards = (np.stack(column, 1) for column in zip(*rows, strict=True))
-        return Episodes(
-            lengths=np.full(episodes, LENGTH),
-            obs=obs.reshape(-1, obs.shape[-1]).astype(np.float32),
-            last_obs=np.asarray(infos["final_obs"], dtype=np.float32),
-            actions=actions.reshape(-1, 2),
-            rewards=rewards.reshape(-1).astype(np.float32),
-            terminated=np.zeros(episodes, bool),
-            log_prob=np.full(rewards.size, np.nan, np.float32),
-        )
+        return traded(env, behaviour.actor(seed), seed)
 
     def mixture(self, behaviours: list[Behaviour], episodes: int, seed: int = 0) -> Episodes:
         return joined([self.collect(b, episodes, seed + i) for i, b in enumerate(behaviours)])

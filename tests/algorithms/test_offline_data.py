@@ -12,16 +12,8 @@ from ray.rllib.core.columns import Columns
 
 from envs.errors import ConfigError
 from envs.normalizer import ObservationNormalizer
-from rlplatform.algorithms.offline_data import (
-    END_ROW,
-    RETURNS,
-    TAIL_DISCOUNT,
-    EpisodesData,
-    Minibatches,
-    register_episodes,
-    training_table,
-    use_episodes,
-)
+from rlplatform.algorithms.minibatches import END_ROW, RETURNS, TAIL_DISCOUNT, Minibatches, training_table
+from rlplatform.algorithms.offline_data import EpisodesData, register_episodes, use_episodes
 from rlplatform.models.gru import GRUConfig
 from rlplatform.models.mlp import MLPConfig
 from rlplatform.models.rl_module import module_settings

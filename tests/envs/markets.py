@@ -77,6 +77,25 @@ CASES: dict[str, tuple[TradingConfig, int]] = {  # name → settings, number of 
         RegimeConfig(episode=EPISODE, costs=COSTLY, reward=RewardConfig(alpha=1.0, trading_cost=1.0, clip=2.0)),
         3,
     ),
+    "regime, observing": (
+        RegimeConfig(
+            episode=EPISODE,
+            shutdown=LossShutdownConfig(loss_limit=0.02, cooldown_bars=2),
+            guards=EVERY_GUARD,
+            observe=("regime_label", "risk_budget", "forecast_cvar", "guard_state", "spread_bps", "kill_switch"),
+        ),
+        3,
+    ),
+    "portfolio, long/short, observing": (
+        PortfolioConfig(
+            episode=EPISODE,
+            caps=CapsConfig(long_only=False, gross=2.0, net=0.5, per_asset=0.9, gross_overnight=1.0),
+            shutdown=LossShutdownConfig(loss_limit=0.02, cooldown_bars=2),
+            observe_forecasts=False,
+            observe=("guard_state", "forecast_uncertainty", "risk_budget", "regime_label"),
+        ),
+        3,
+    ),
     "pair": (PairLeverageConfig(episode=EPISODE), 2),
     "pair, debit, costly": (
         PairLeverageConfig(

@@ -95,3 +95,31 @@ def test_mistakes_are_named():
         ObservationNormalizer(3, clip=0)
     with pytest.raises(ConfigError, match="damaged"):
         ObservationNormalizer.from_state({"count": 2, "clip": 10, "mean": [0.0], "m2": [-1.0]})
+
+
+def test_columns_of_one_group_are_scaled_by_all_of_their_values():
+    normalizer = seen([[1.0, 5.0, 0.0], [3.0, 7.0, 10.0]], groups=(0, 0, 1))  # 1, 3, 5, 7: mean 4, variance 5
+    assert_allclose(normalizer.centre, [4, 4, 5])
+    assert_allclose(normalizer.std, [5**0.5, 5**0.5, 5])
+    assert_allclose(normalizer.normalize(np.array([4.0, 4 + 5**0.5, 0.0])), [0, 1, -1], atol=1e-6)
+
+
+def test_groups_pool_what_was_merged_and_survive_a_copy():
+    rng = np.random.default_rng(0)
+    batches = rng.normal([0, 3, -2], [1, 2, 3], size=(2, 50, 3))
+    merged = seen(batches[0], groups=(1, 1, 0))
+    merged.merge(seen(batches[1]))
+    together = batches[..., :2]
+    for normalizer in (merged, merged.copy(), ObservationNormalizer.from_state(json.loads(json.dumps(plain(merged.state()))))):
+        assert_allclose(normalizer.centre[:2], together.mean())
+        assert_allclose(normalizer.std[:2], together.std())
+        assert_allclose(normalizer.std[2], batches[..., 2].std())
+
+
+def plain(state):
+    return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in state.items()}
+
+
+def test_a_group_for_every_column_or_none():
+    with pytest.raises(ConfigError, match=r"groups has 2 entries; expected 3, one a column"):
+        ObservationNormalizer(3, groups=(0, 1))

@@ -1,5 +1,7 @@
 """Folds: tests join without a gap, and nothing that a fold learns from lies in its test or after it."""
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 from skfolio.model_selection import WalkForward
 
 from envs.errors import ConfigError
-from rlplatform.evaluation.folds import FoldsConfig, combinatorial_folds, walk_folds
+from rlplatform.evaluation.folds import FoldsConfig, combinatorial_folds, combinatorial_paths, walk_folds
 
 
 def days(first="2000-01-03", last="2003-03-14"):
@@ -82,15 +84,57 @@ def test_one_more_row_moves_no_earlier_fold():
     assert longer[: len(shorter) - 1] == shorter[:-1]
 
 
+def combinatorial(num_folds, num_test_folds, purge_bars=0, embargo_bars=0):
+    sizes = {"num_folds": num_folds, "num_test_folds": num_test_folds, "purge_bars": purge_bars, "embargo_bars": embargo_bars}
+    return FoldsConfig(scheme="combinatorial", **sizes)
+
+
 def test_six_blocks_two_of_them_tests_make_fifteen_splits_and_five_paths():
-    splits, paths = combinatorial_folds(60, 6, 2, purge_bars=2, embargo_bars=3)
-    assert len(splits) == 15
-    assert sorted(set(paths.ravel())) == [0, 1, 2, 3, 4]
-    train, tests = splits[-1]  # the last two blocks
-    assert [block.tolist() for block in tests] == [list(range(40, 50)), list(range(50, 60))]
-    assert train.tolist() == list(range(38))  # two purged rows before row 40
-    train, tests = splits[0]  # the first two: purge and embargo after row 19
-    assert train.tolist() == list(range(25, 60))
+    folds = combinatorial_folds(61, combinatorial(6, 2, purge_bars=2, embargo_bars=3))
+    assert [fold.number for fold in folds] == list(range(15))
+    assert len(combinatorial_paths(folds)) == 5
+    last, first = folds[-1], folds[0]
+    assert last.tests == ((40, 50), (50, 60))  # ten decisions each, and the last one's outcome
+    assert last.train == ((0, 37),)  # two purged rows before row 40
+    assert first.tests == ((0, 10), (10, 20))
+    assert first.train == ((25, 59),)  # two purged and three embargoed rows after decision 19
+    between = next(fold for fold in folds if fold.tests == ((10, 20), (40, 50)))
+    assert between.train == ((0, 7), (25, 37), (55, 59))
+
+
+def test_without_a_purge_the_outcome_of_a_test_s_last_decision_still_is_no_training_row():
+    fold = combinatorial_folds(21, combinatorial(4, 2))[0]
+    assert (fold.tests, fold.train) == (((0, 5), (5, 10)), ((11, 19),))
+
+
+@given(
+    bars=st.integers(40, 200),
+    blocks=st.integers(3, 7),
+    tests=st.integers(2, 3),
+    purge=st.integers(0, 4),
+    embargo=st.integers(0, 4),
+)
+@settings(max_examples=40, deadline=None)
+def test_every_path_decides_once_at_every_bar_by_a_split_that_kept_away_from_it(bars, blocks, tests, purge, embargo):
+    if tests >= blocks:
+        return
+    try:
+        folds = combinatorial_folds(bars, combinatorial(blocks, tests, purge, embargo))
+    except ConfigError:
+        assert bars - 1 < blocks * (3 + 2 * purge + embargo)  # nothing left to learn from
+        return
+    assert len(folds) == math.comb(blocks, tests)
+    paths = combinatorial_paths(folds)
+    assert len(paths) == math.comb(blocks - 1, tests - 1)
+    for path in paths:
+        assert [fold.test[0] for fold in path] == [0, *(fold.test[1] for fold in path[:-1])]
+        assert path[-1].test[1] == bars - 1
+    for fold in folds:
+        for first, last in fold.tests:
+            for a, b in fold.train:
+                assert b < first - purge or a > last - 1 + purge + embargo
+                assert b < first or a > last
+    assert {(fold.number, fold.test) for path in paths for fold in path} == {(f.number, t) for f in folds for t in f.tests}
 
 
 @pytest.mark.parametrize(
@@ -101,6 +145,12 @@ def test_six_blocks_two_of_them_tests_make_fifteen_splits_and_five_paths():
         ({"train_bars": 0, "test_bars": 3}, "train_bars = 0; expected above 0"),
         ({"train_years": 0.3, "test_months": 3}, "expected whole months"),
         ({"train_bars": 4, "test_bars": 3, "purge_bars": -1}, "purge_bars = -1"),
+        ({"scheme": "combinatorial", "train_bars": 4, "test_bars": 3}, "expects num_folds and num_test_folds"),
+        ({"train_bars": 4, "test_bars": 3, "num_folds": 4}, "num_folds, test_bars, train_bars given"),
+        (
+            {"scheme": "combinatorial", "num_folds": 4, "num_test_folds": 2, "validation_months": 3},
+            "validation_months = 3; scheme = 'combinatorial' keeps none",
+        ),
         ({"train_bars": 4, "test_bars": 3, "embargo_bars": 2}, "nothing is learnt from rows after a test here"),
     ],
 )
@@ -114,6 +164,14 @@ def test_a_window_too_short_for_its_validation_says_so():
         walk_folds(days(), FoldsConfig(train_years=0.5, test_months=6, validation_months=7))
 
 
-def test_sizes_that_do_not_suit_each_other_are_named():
-    with pytest.raises(ConfigError, match=r"num_folds = 2, num_test_folds = 5"):
-        combinatorial_folds(60, 2, 5)
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (combinatorial(2, 5), "num_folds = 2, num_test_folds = 5"),
+        (combinatorial(6, 2, purge_bars=30), "must be smaller than the size of a train fold"),
+        (combinatorial(3, 2, purge_bars=9, embargo_bars=3), "split 1 of 3: purge_bars = 9 and embargo_bars = 3 leave nothing"),
+    ],
+)
+def test_sizes_that_do_not_suit_each_other_are_named(config, message):
+    with pytest.raises(ConfigError, match=message):
+        combinatorial_folds(60, config)

@@ -8,17 +8,33 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+from envs.terms import CapsConfig, CostConfig, FinancingConfig
+from rlplatform.evaluation.attribution import attribute
+from rlplatform.evaluation.backtest import run_targets
 from rlplatform.evaluation.deflated import Trials, judge_sharpe
 from rlplatform.evaluation.drawdowns import downside
-from rlplatform.evaluation.html_report import Findings, GuardsFindings, render_html, write_html_report
+from rlplatform.evaluation.html_report import (
+    Findings,
+    GuardsFindings,
+    SeedsFindings,
+    WalkFindings,
+    render_html,
+    write_html_report,
+)
 from rlplatform.evaluation.html_report_figures import inline_figure, plot_rolling_sharpe, rolling_sharpe
 from rlplatform.evaluation.html_report_statistics import evidence_rows
 from rlplatform.evaluation.html_report_style import PALETTE
 from rlplatform.evaluation.html_report_tables import heat_map, monthly_returns, table
+from rlplatform.evaluation.overfitting import backtest_overfitting
+from rlplatform.evaluation.robustness_plots import fold_rows, plot_stress
+from rlplatform.evaluation.seed_spread import SeedSpread
+from rlplatform.evaluation.shapley import Explanation
 from rlplatform.evaluation.significance import BootstrapConfig
+from rlplatform.evaluation.stress import StressConfig, StressRow
+from rlplatform.evaluation.stress_findings import StressFindings
 from rlplatform.evaluation.verdict import judge
 from rlplatform.evaluation.windows import hold_out
-from tests.evaluation.conftest import track_of
+from tests.evaluation.conftest import dates, random_tape, track_of
 
 BARS = 150
 RNG = np.random.default_rng(0)
@@ -44,12 +60,54 @@ def findings(found=None, **given):
         "downside": downside(found.policy),
         "evidence": judge_sharpe(found.policy.returns, Trials(count=7)),
         "regimes": regimes,
+        "walk": WalkFindings(
+            seed=1, tracks={0: found.baselines[0], 1: found.policy}, folds=FOLDS, sentence="Median of 2 seeds."
+        ),
+        "seeds": SeedsFindings(
+            names=("seed 0", "seed 1"), spread={"sharpe": SeedSpread.of([0.5, 1.5]), "cagr": SeedSpread.of([0.1, 0.2])}, own={}
+        ),
+        "overfitting": backtest_overfitting(0.01 * RNG.standard_normal((64, 5)), blocks=4),
+        "decisions": decisions(),
+        "result": attribute(*traded()),
+        "stress": StressFindings(policy="PPO", benchmark="ALL_SPY", rows=STRESS, config=StressConfig(), notes=("A question.",)),
         "guards": GuardsFindings(lines=("Guards held.",), rows=({"part": "whole period", "turnover": "1 %"},)),
         "off_policy": {"estimates": [{"name": "dr", "value": 0.5, "low": 0.25, "high": None}], "truth": {"value": 1.0}},
         "manifest": {"run": "r"},
         "config": "name: r",
     }
     return Findings(**({"run": "run-1", "verdict": found} | parts | given))
+
+
+FOLDS = tuple(
+    {"fold": fold, "seed": seed, "start": start, "end": end, "total_return": 0.1 * seed, "sharpe": None if seed else 1.25}
+    | {"seam_turnover": 0.5, "seam_cost": 0.0}
+    for fold, start, end in ((0, "2020-01-01", "2020-03-02"), (1, "2020-03-02", "2020-07-29"))
+    for seed in (0, 1)
+)
+STRESS = tuple(
+    StressRow(
+        scenario=kind, player=player, paths=5, median_return=0.01, return_5=low, worst_return=low - 0.05,
+        median_drawdown=-0.1, worst_drawdown=-0.4, ruined=0.2,
+    )
+    for kind, low in (("calm", -0.02), ("shock_2008", -0.3))
+    for player in ("PPO", "ALL_SPY")
+)  # fmt: skip
+
+
+def decisions():
+    rng = np.random.default_rng(0)
+    effects = rng.normal(0, 0.05, (30, 2, 2))
+    return Explanation(
+        groups=("volatility", "own weights"), columns={"volatility": 2, "own weights": 3}, symbols=("A", "B"),
+        dates=dates(30), effects=effects, base=np.full((30, 2), 0.3), weights=0.3 + effects.sum(1), coalitions=4,
+        exact=True, sampling_error=0.0, baseline="mean of training",
+    )  # fmt: skip
+
+
+def traded():
+    tape, costs, financing = random_tape(rows=60, assets=15), CostConfig(), FinancingConfig()
+    track = run_targets("t", np.full((60, 15), 1 / 15), tape, costs, financing, CapsConfig())
+    return track, tape, costs, financing
 
 
 @pytest.fixture(scope="module")
@@ -246,3 +304,38 @@ def test_twenty_years_with_thirty_baselines_stay_under_three_megabytes():
     found = judge(policy, tracks, bootstrap=BootstrapConfig(resamples=100), main_names=["B0", "B1"])
     text = render_html(Findings(run="r", verdict=found, benchmark="B0", hold_out=hold_out(policy, tracks[0])))
     assert len(text.encode()) < 3_000_000
+
+
+def test_folds_show_the_judged_seed_first_and_a_dash_after_ruin():
+    walk = findings().walk
+    rows = fold_rows(walk)
+    assert [row["fold"] for row in rows] == ["0", "1"]
+    assert (rows[0]["return, seed 1"], rows[0]["return, seed 0"]) == ("+10.0 %", "0.0 %")
+    assert (rows[0]["Sharpe"], rows[0]["turnover at the seam"]) == ("–", "50 %")
+    gone = WalkFindings(seed=1, tracks=walk.tracks, folds=[r for r in FOLDS if (r["fold"], r["seed"]) != (1, 1)], sentence="")
+    assert fold_rows(gone)[1]["return, seed 1"] == "–"
+
+
+def test_the_page_says_what_moved_the_policy_and_what_stress_took(page):
+    text = re.sub(r"\s+", " ", page.replace("\u00a0", " "))
+    assert "Median of 2 seeds." in text
+    assert "Seed 1, the median one, is judged on the rest of this page" in text
+    assert ">Sharpe ratio</td><td>1.00</td><td>0.50</td><td>1.50</td>" in text
+    assert "Probability of overfitting" in text
+    assert "all 4 coalitions; baseline: mean of training" in text
+    assert "4 smaller ones are left out" in text  # 15 assets and their sum in 12 rows
+    assert "On the worst of 10 paths PPO ends −35.0 % (shock_2008)" in text
+    assert "ruined on 2 of them" in text
+
+
+def test_the_figure_of_stress_counts_where_bad_paths_lost_less():
+    better = [row if row.player == "PPO" else StressRow(**row.to_dict() | {"return_5": -0.5}) for row in STRESS]
+    found = StressFindings(policy="PPO", benchmark="ALL_SPY", rows=tuple(better), config=StressConfig())
+    title = plot_stress(found).texts[0].get_text().replace("\n", " ")
+    assert title.startswith("In 2 of 2 kinds of scenario, PPO's bad paths lost less")
+
+
+def test_on_a_phone_bars_start_at_their_names_and_time_at_its_end(page):
+    starts = page.count('<div class="wide start" tabindex="0">')
+    assert starts == 3  # effects, contributions, stress
+    assert page.count('<div class="wide" tabindex="0">') >= 5

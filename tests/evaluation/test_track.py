@@ -53,3 +53,12 @@ def test_axes_that_disagree_are_refused_with_both_shapes():
 
 def test_period_is_the_first_and_last_close():
     assert track_of([0.0]).period == ("2020-01-01", "2020-01-02")
+
+
+def test_guards_are_told_as_shares_a_mean_scale_and_a_sum_of_penalties():
+    guards = {"guard_turnover_rate": [1, 0, 0, 1], "guard_scale": [0.5, 1.0, 1.0, 0.9], "guard_penalty": [0.01, 0, 0, 0.03]}
+    track = track_of([0.0] * 4, guards=guards)
+    assert track.guard_summary == pytest.approx({"guard_turnover_rate": 0.5, "guard_scale": 0.85, "guard_penalty": 0.04})
+    assert track_of([0.0]).guard_summary == {}
+    with pytest.raises(ShapeError, match="guard_scale has 1 rows; expected 2"):
+        track_of([0.0, 0.0], guards={"guard_scale": [1.0]})

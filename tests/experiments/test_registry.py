@@ -13,7 +13,7 @@ from envs.errors import ConfigError
 from rlplatform.evaluation.metrics import sharpe_ratio
 from rlplatform.experiments.registry import read_registry, setting_of, trials_of, update_registry
 from rlplatform.files import write_json, write_text
-from tests.experiments.judged_runs import judged_run
+from tests.experiments.judged_runs import judged_run, judged_walk
 
 NOON = datetime.datetime(2026, 11, 21, 12, 0, 0)
 
@@ -79,6 +79,33 @@ def test_the_winner_of_a_sweep_is_charged_with_all_its_trials(tmp_path):
 def test_a_winner_that_was_copied_away_still_knows_its_number_of_trials(tmp_path):
     assert trials_of(judged_run(tmp_path, "copied", sweep={"num_trials": 7})).count == 7
     assert trials_of(judged_run(tmp_path, "alone")).count == 1
+
+
+def test_each_seed_of_a_walk_forward_is_a_row_with_the_days_of_the_joined_path(tmp_path):
+    judged_walk(tmp_path, "walk", sharpes={0: 0.2, 1: 0.4, 2: 0.9}, tried=12)
+    judged_walk(tmp_path, "begun", seeds=[5])
+    table = update_registry(tmp_path)
+    walk = table[table["name"] == "walk"]
+    assert walk["run"].tolist() == ["walk#seed0", "walk#seed1", "walk#seed2"]
+    assert walk["kind"].unique().tolist() == ["walk-forward"]
+    assert walk["sharpe"].tolist() == [0.2, 0.4, 0.9]
+    assert walk["trials"].tolist() == [12] * 3
+    assert walk["setting"].nunique() == 1
+    assert set(walk["start"] + walk["end"]) == {"2010-01-042023-12-29"}
+    assert table.set_index("run").loc["begun#seed5", ["status", "start"]].tolist() == ["running", pd.NA]
+    assert table["present"].all()
+    assert table["current"].all()
+    shutil.rmtree(tmp_path / "walk")
+    assert update_registry(tmp_path)["present"].tolist() == [True, False, False, False]
+
+
+def test_windows_make_another_setting_of_a_walk_forward_and_parallel_trials_do_not(tmp_path):
+    sharpes = {0: 0.1, 1: 0.2, 2: 0.3}
+    judged_walk(tmp_path, "a", sharpes=sharpes)
+    judged_walk(tmp_path, "b", sharpes=sharpes, max_concurrent=4)
+    judged_walk(tmp_path, "c", sharpes=sharpes, train_years=3)
+    settings = update_registry(tmp_path).groupby("name")["setting"].first()
+    assert settings["a"] == settings["b"] != settings["c"]
 
 
 def test_no_such_directory_is_refused(tmp_path):

@@ -8,7 +8,11 @@ import pytest
 
 from envs.errors import ConfigError
 from rlplatform.experiments.config import load_config
-from rlplatform.experiments.run_directory import RunDirectory, describe_environment
+from rlplatform.experiments.market import prepare_market
+from rlplatform.experiments.provenance import describe_environment
+from rlplatform.experiments.run_directory import RunDirectory
+from rlplatform.experiments.sweep_directory import SweepDirectory
+from rlplatform.experiments.walkforward_directory import WalkForwardDirectory
 
 NOON = datetime.datetime(2026, 11, 21, 12, 0, 0)
 
@@ -67,3 +71,26 @@ def test_the_environment_names_code_packages_and_machine():
     assert {"ray", "torch", "rlplatform"} <= set(found["packages"])
     assert found["hardware"]["cores"] >= 1
     assert json.dumps(found)
+
+
+def test_an_error_s_text_loses_its_secrets_in_every_kind_of_manifest(tmp_path, monkeypatch):
+    monkeypatch.setenv("SOME_API_KEY", "abcdef123456")
+    for kind in (RunDirectory, SweepDirectory, WalkForwardDirectory):
+        directory = kind(tmp_path)
+        directory.break_off(ValueError("the server refused abcdef123456"))
+        assert directory.manifest() == {"status": "failed", "error": "ValueError: the server refused [redacted]"}
+        directory.break_off(KeyboardInterrupt())
+        assert directory.manifest()["status"] == "interrupted"
+
+
+def test_what_began_on_other_prices_does_not_go_on_and_what_did_says_when_it_was_taken_up_again(config, tmp_path):
+    market, directory = prepare_market(config), WalkForwardDirectory(tmp_path)
+    directory.begin(config, market, seeds=[1])
+    began = directory.manifest()
+    assert (began["status"], began["seeds"], began["tape_sha256"]) == ("running", [1], market.tape.sha256)
+    assert "resumed" not in began
+    directory.begin(config, market)
+    assert len(directory.manifest()["resumed"]) == 1
+    other = dataclasses.replace(market, tape=market.tape.rows(0, 500))
+    with pytest.raises(ConfigError, match=r"are not those it began with\. Start a new walk-forward"):
+        directory.begin(config, other)

@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose
 from envs.errors import ConfigError
 from rlplatform.evaluation.deflated import Trials, deflated_from_error
 from rlplatform.experiments.scoreboard import make_scoreboard
-from tests.experiments.judged_runs import judged_run
+from tests.experiments.judged_runs import judged_run, judged_walk
 
 
 def ranks(board):
@@ -47,6 +47,25 @@ def test_other_days_and_other_costs_are_marked_and_get_no_rank(tmp_path):
     assert notes["cheap"] == "not comparable: other costs"
     assert notes["late"] == "not comparable: other days"
     assert notes["one"] is None
+
+
+def test_walk_forwards_are_ranked_among_themselves_by_the_median_of_their_seeds(tmp_path):
+    judged_run(tmp_path, "one", sharpe=0.2, note="1")
+    judged_run(tmp_path, "two", sharpe=0.3, note="2")
+    judged_walk(tmp_path, "lucky", sharpes={0: 0.1, 1: 0.2, 2: 5.0}, train_years=3)
+    judged_walk(tmp_path, "steady", sharpes={0: 0.5, 1: 0.6, 2: 0.7})
+    judged_walk(tmp_path, "cheap", sharpes={0: 9.0}, seeds=[0], costs=0.0)
+    judged_walk(tmp_path, "begun", seeds=[0], train_years=7)
+    board = make_scoreboard(tmp_path)
+    assert [(s.kind, s.name, s.rank) for s in board.standings] == [
+        ("run", "two", 1), ("run", "one", 2),
+        ("walk-forward", "steady", 1), ("walk-forward", "lucky", 2), ("walk-forward", "cheap", None),
+    ]  # fmt: skip
+    assert board.standings[-1].not_comparable == "not comparable: other costs"
+    assert [run.row["run"] for run in board.unjudged] == ["begun#seed0"]
+    assert "0.60 (0.50 to 0.70)" in board.rows()[2].values()
+    assert board.rows()[2]["kind"] == "walk-forward"
+    assert "walk-forward" in (tmp_path / "scoreboard.html").read_text()
 
 
 def test_the_deflated_ratio_counts_the_settings_of_the_table(tmp_path):

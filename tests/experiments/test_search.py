@@ -110,6 +110,9 @@ def test_setting_a_key_leaves_the_content_it_was_set_in_alone():
         "regime_guard_ab",
         "pbt_ppo",
         "offline_cql_alpha",
+        "gru_vs_gnn",
+        "drawdown_exploration",
+        "observed_guards",
     ],
 )
 def test_every_shipped_sweep_is_accepted_value_by_value(name):

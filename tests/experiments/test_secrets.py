@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rlplatform.experiments.config import load_config
 from rlplatform.experiments.loading import plain
-from rlplatform.experiments.run_directory import describe_environment
+from rlplatform.experiments.provenance import describe_environment
 from rlplatform.experiments.secrets import SecretFilter, is_secret_name, redacted, redacted_text, secret_values
 
 FAKE = "hunter2hunter2"

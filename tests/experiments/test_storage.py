@@ -16,6 +16,7 @@ from rlplatform.experiments.storage import (
     local_results_dir,
     store,
     stored,
+    stored_afterwards,
 )
 
 
@@ -181,3 +182,31 @@ def test_a_place_that_cannot_be_written_says_so(run, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="cannot be read or written"):
         store(run, str(tmp_path / "file"))
+
+
+# After a block
+
+
+def test_what_a_failed_block_left_is_stored_and_its_error_goes_on(run, tmp_path):
+    notes, there = [], f"file://{tmp_path}/bucket"
+    with pytest.raises(KeyError, match="broken"), stored_afterwards(run, there, notes.append):
+        raise KeyError("broken")
+    assert notes == [f"ended by KeyError; what there is stands at {there}/run-1"]
+    assert fetch(f"{there}/run-1", tmp_path / "back").joinpath("config.yaml").read_text() == "name: run\n"
+
+
+def test_where_it_cannot_be_stored_the_block_s_own_error_is_the_one_that_is_raised(run, tmp_path):
+    (tmp_path / "bucket").write_text("a file")
+    notes = []
+    with pytest.raises(KeyError, match="broken"), stored_afterwards(run, f"file://{tmp_path}/bucket", notes.append):
+        raise KeyError("broken")
+    assert len(notes) == 1
+    assert notes[0].startswith("ended by KeyError, and what there is could not be stored: ")
+    with pytest.raises(StorageError), stored_afterwards(run, f"file://{tmp_path}/bucket", notes.append):
+        pass
+
+
+def test_a_directory_of_this_machine_is_not_copied(run, tmp_path):
+    with stored_afterwards(run, str(tmp_path / "elsewhere"), None):
+        pass
+    assert not (tmp_path / "elsewhere").exists()

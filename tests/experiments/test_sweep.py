@@ -16,9 +16,10 @@ from rlplatform.experiments import sweep_trial
 from rlplatform.experiments.market import prepare_market
 from rlplatform.experiments.run_directory import RunDirectory
 from rlplatform.experiments.search import load_sweep
-from rlplatform.experiments.sweep import SweepFailedError, _inside, _left, new_sweep, run_sweep
-from rlplatform.experiments.sweep_directory import FAILED, FINISHED, STOPPED, SweepDirectory
-from rlplatform.experiments.sweep_trial import Task, looks_of, rows_before_test, tasks_of
+from rlplatform.experiments.sweep import SweepFailedError, _end_running, _inside, _left, new_sweep, reason_of, run_sweep
+from rlplatform.experiments.sweep_directory import ABANDONED, FAILED, FINISHED, STOPPED, SweepDirectory
+from rlplatform.experiments.sweep_trial import Task, looks_of, tasks_of
+from rlplatform.experiments.visible_rows import rows_before_test
 from tests.conftest import REPOSITORY
 
 PAIR = "  parameters: {env.reward.turnover: {grid: [0.0, 0.3]}}\n"
@@ -125,7 +126,7 @@ def test_other_prices_are_not_taken_for_the_same_sweep(pair, tmp_path):
     import shutil
 
     directory = SweepDirectory(shutil.copytree(pair[0].path, tmp_path / "copy"))
-    directory.write_manifest(tape_sha256="0" * 64)
+    directory.update_manifest(tape_sha256="0" * 64)
     with pytest.raises(ConfigError, match="prices or features are not those it began with"):
         run_sweep(directory)
 
@@ -181,6 +182,19 @@ def test_only_what_failed_without_a_reason_of_its_own_is_tried_again(sweep_yaml)
     assert (_left(directory, sweep), _left(directory, sweep, retried=True)) == (0, 1)
 
 
+@pytest.mark.parametrize(("out_of_time", "status"), [(True, STOPPED), (False, ABANDONED)])
+def test_a_trial_that_tune_says_nothing_of_was_cut_by_the_clock_or_forgotten(sweep_yaml, out_of_time, status):
+    """When a time budget is over Tune tells of no trial that was under way; the figures of its looks still count."""
+    directory = SweepDirectory.create(load_sweep(sweep_yaml(PAIR)))
+    for name in ("0000", "0001"):
+        directory.trial(name).begin({}, 0)
+    directory.trial("0001").end(FINISHED)
+    _end_running(directory, out_of_time)
+    assert [trial.record()["status"] for trial in directory.trials()] == [status, FINISHED]
+    expected = "the sweep's time was up before its first look" if out_of_time else "another trial took its place"
+    assert expected in directory.trial("0000").record()["error"]
+
+
 # What goes wrong
 
 
@@ -205,6 +219,27 @@ def test_a_sweep_in_which_nothing_worked_says_the_first_error(pair, sweep_yaml, 
     with pytest.raises(SweepFailedError, match=r"no trial came to a validation_sharpe\. The first: MemoryError: no room"):
         run_sweep(directory)
     assert directory.manifest()["status"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("errors", "reason"),
+    [
+        ("Failure # 1 (occurred at …)\nray::x\n  File …\nValueError: no such thing\n", "ValueError: no such thing"),
+        (
+            "Failure # 1 (occurred at …)\nThe actor died unexpectedly before finishing this task.\n\tpid: 7\n"
+            "Failure # 2 (occurred at …)\nThe actor died unexpectedly before finishing this task.\n"
+            "The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR …",
+            "ProcessLostError: its process was killed, 2 times in all; often for want of memory, the node's logs may say",
+        ),
+        (
+            "Failure # 1\nThe actor died …\nThe actor died because its node has died. Node Id: 1",
+            "ProcessLostError: its node died, 1 times in all; often for want of memory, the node's logs may say",
+        ),
+        ("", "no reason was given"),
+    ],
+)
+def test_a_failed_trial_s_reason_is_one_readable_line(errors, reason):
+    assert reason_of(errors) == reason
 
 
 # In processes of their own

@@ -12,7 +12,7 @@ import pytest
 
 from envs.errors import ConfigError, PlatformError
 from rlplatform.experiments import training
-from rlplatform.experiments.checkpoints import CheckpointError, defect
+from rlplatform.experiments.checkpoints import CheckpointError, defect, seal
 from rlplatform.experiments.config import load_config
 from rlplatform.experiments.experiment import new_job, resumed_job, train_and_judge
 from rlplatform.experiments.interruption import StopRequest, TrainingInterrupted
@@ -21,6 +21,7 @@ from rlplatform.experiments.run_directory import RunDirectory
 from rlplatform.experiments.standing import Standing
 from rlplatform.experiments.trainers import OnlineTrainer, TrainingDivergedError
 from rlplatform.experiments.training import train
+from rlplatform.models.policy import Policy
 from tests.conftest import REPOSITORY
 from tests.experiments.perturbed import PerturbedMarket
 
@@ -56,7 +57,8 @@ def test_a_run_leaves_what_design_says_and_nothing_else(trained):
     found = {str(path.relative_to(trained.path)) for path in trained.path.rglob("*") if path.is_file()}
     found = {path for path in found if "/rllib/" not in path}
     policy = {"policy.json", "policy.safetensors"}
-    checkpoint = {"standing.json", "checksums.json", *(f"policy/{name}" for name in policy)}
+    sampling = {"sampling.json", "sampling.safetensors"}
+    checkpoint = {"standing.json", "checksums.json", *sampling, *(f"policy/{name}" for name in policy)}
     kept = {path.parent.name for path in trained.path.glob("checkpoints/*/standing.json")}
     assert {"best", "last", "last.previous"} <= kept <= {"best", "best.previous", "last", "last.previous"}
     assert found == {
@@ -211,6 +213,39 @@ def test_an_interrupted_run_is_taken_up_where_it_stopped(interrupted, trained):
     assert not [path for path in interrupted.path.rglob(".*")]
 
 
+def test_a_resumed_run_ends_as_the_one_that_was_not_interrupted_bit_for_bit(interrupted, trained):
+    """Accounts, recurrent state, draws and the window of episodes included."""
+    train_and_judge(resumed_job(interrupted.path))
+    assert without_timing(interrupted.metrics()) == without_timing(trained.rows)
+    for which in ("best", "last"):
+        assert weights(interrupted, which) == weights(trained.job.run, which)
+    assert interrupted.manifest()["test"] == trained.job.run.manifest()["test"]
+
+
+def test_what_followed_a_checkpoint_comes_again_bit_for_bit_after_a_kill(trained, tmp_path, ray_session):
+    """Back to iteration 2, whose look drew random numbers too: making a network takes some."""
+    run = copied(trained.job.run, tmp_path)
+    shutil.rmtree(run.checkpoint("last"))
+    run.checkpoint("last.previous").rename(run.checkpoint("last"))
+    job = resumed_job(run.path)
+    assert Standing.of(run).iteration == 2
+    train(job.config, job.market.tape, run, resume=True)
+    assert without_timing(run.metrics()) == without_timing(trained.rows)
+    assert weights(run) == weights(trained.job.run)
+
+
+def test_a_checkpoint_of_an_earlier_version_is_taken_up_with_other_draws(interrupted, trained):
+    last = interrupted.checkpoint("last")
+    for name in ("sampling.json", "sampling.safetensors"):
+        (last / name).unlink()
+    seal(last)
+    train_and_judge(resumed_job(interrupted.path))
+    ours, theirs = without_timing(interrupted.metrics()), without_timing(trained.rows)
+    assert [row["env_steps"] for row in ours] == [row["env_steps"] for row in theirs]
+    assert ours[:3] == theirs[:3]
+    assert ours[3] != theirs[3]
+
+
 def test_a_resumed_run_starts_from_the_weights_and_statistics_of_its_checkpoint(interrupted, monkeypatch):
     seen = []
 
@@ -219,7 +254,7 @@ def test_a_resumed_run_starts_from_the_weights_and_statistics_of_its_checkpoint(
 
     monkeypatch.setattr(training, "_loop", look)
     train(interrupted.config(), prepare_market(interrupted.config()).tape, interrupted, resume=True)
-    saved = training.Policy.load(interrupted.checkpoint("last") / "policy")
+    saved = Policy.load(interrupted.checkpoint("last") / "policy")
     for (name, ours), theirs in zip(
         seen[0].actor_critic.state_dict().items(), saved.actor_critic.state_dict().values(), strict=True
     ):
@@ -315,7 +350,7 @@ def test_a_checkpoint_that_is_a_link_to_another_run_is_not_loaded(trained, tmp_p
 
 def test_a_full_disk_leaves_the_last_checkpoint_and_says_how_to_go_on(small_yaml, tmp_path, ray_session, monkeypatch):
     job = new_job(dataclasses.replace(load_config(small_yaml), results_dir=str(tmp_path)))
-    save, saved = training.Policy.save, []
+    save, saved = Policy.save, []
 
     def until_full(self, directory):
         saved.append(directory)
@@ -323,7 +358,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_says_how_to_go_on(small_yaml
             raise OSError(28, "No space left on device")
         return save(self, directory)
 
-    monkeypatch.setattr(training.Policy, "save", until_full)
+    monkeypatch.setattr(Policy, "save", until_full)
     with pytest.raises(CheckpointError, match=r"No space left on device. The one before is whole. Free some disk"):
         train_and_judge(job)
     assert defect(job.run.checkpoint("last")) is None

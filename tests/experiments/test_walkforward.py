@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,15 +18,19 @@ from rlplatform.data import load_prices
 from rlplatform.experiments import walkforward
 from rlplatform.experiments.config import load_config
 from rlplatform.experiments.market import prepare_market
+from rlplatform.experiments.scoreboard import make_scoreboard
+from rlplatform.experiments.storage import fetch, stored
+from rlplatform.experiments.visible_rows import rows_before_test
 from rlplatform.experiments.walkforward import (
     WalkForwardFailedError,
     new_walk,
-    rows_before_test,
     run_chain,
     run_walk,
     train_fold,
 )
 from rlplatform.experiments.walkforward_directory import WalkForwardDirectory, load_walk
+from rlplatform.experiments.yaml_text import dump_yaml
+from rlplatform.files import write_text
 from tests.conftest import REPOSITORY
 
 TINY = """\
@@ -103,11 +108,32 @@ def test_a_finished_walk_given_again_trains_nothing_and_finds_the_same(walked, m
     assert again.to_dict() == result.to_dict()
 
 
-def test_other_prices_are_not_taken_for_the_same_walk(walked, tmp_path):
-    import shutil
+def test_results_that_belong_into_a_bucket_are_stored_there_when_all_is_judged(walked, tmp_path, monkeypatch):
+    directory = WalkForwardDirectory(shutil.copytree(walked[0].path, tmp_path / "walk"))
+    bucket = f"file://{tmp_path / 'bucket'}"
+    write_text(directory.path / "walkforward.yaml", dump_yaml(directory.walk().content | {"results_dir": bucket}))
+    monkeypatch.setattr(walkforward, "judge_trained", lambda *_: (walked[1], prepare_market(walked[0].walk().base)))
+    notes = []
+    run_walk(directory, notes.append)
+    assert stored(bucket) == ["walk"]
+    assert notes[-1] == f"stored at {bucket}/walk"
+    copy = fetch(f"{bucket}/walk", tmp_path / "copy")
+    assert json.loads((copy / "manifest.json").read_text())["status"] == "finished"
+    assert (copy / "folds" / "001-seed4" / "policy" / "scaler.json").is_file()
 
+
+def test_the_scoreboard_knows_it(walked):
+    directory, result = walked
+    board = make_scoreboard(directory.path.parent)
+    standing = board.standings[0]
+    assert (standing.kind, standing.name, standing.spread.seeds, standing.rank) == ("walk-forward", "tiny", 2, 1)
+    assert standing.median("sharpe") == pytest.approx(result.spread["sharpe"].median)
+    assert standing.cells()["test"] == " to ".join(result.verdict.policy.period)
+
+
+def test_other_prices_are_not_taken_for_the_same_walk(walked, tmp_path):
     directory = WalkForwardDirectory(shutil.copytree(walked[0].path, tmp_path / "copy"))
-    directory.write_manifest(tape_sha256="0" * 64)
+    directory.update_manifest(tape_sha256="0" * 64)
     with pytest.raises(ConfigError, match="prices or features are not those it began with"):
         run_walk(directory)
 
@@ -115,23 +141,42 @@ def test_other_prices_are_not_taken_for_the_same_walk(walked, tmp_path):
 # Nothing peeks
 
 
-def test_no_training_is_handed_a_row_of_its_test_or_later(walked, monkeypatch, tmp_path):
-    directory, _ = walked
-    walk, handed = directory.walk(), []
+def handed_out(monkeypatch, tmp_path, place, tape_of_call):
+    """(fold, config, tape) of each fold's training, which is stopped where it is handed the tape."""
+    walk, handed = load_walk(write(tmp_path)), []
 
-    def spy(config, tape, run, on_row):
-        handed.append((config, tape))
+    def spy(*arguments):
+        handed.append(tape_of_call(*arguments))
         raise InterruptedError
 
-    monkeypatch.setattr(walkforward, "train", spy)
+    monkeypatch.setattr(place, spy)
     dates = prepare_market(walk.base).tape.dates
-    for fold in walk.folds(dates):
+    folds = walk.folds(dates)
+    for fold in folds:
+        config = walk.config_for(fold, dates, 3)
         with pytest.raises(InterruptedError):
-            train_fold(walk.config_for(fold, dates, 3), WalkForwardDirectory(tmp_path).fold(fold.number, 3), fold.number)
-        config, tape = handed[-1]
+            train_fold(config, WalkForwardDirectory(tmp_path).fold(fold.number, 3), fold.number)
+    return dates, zip(folds, handed, strict=True)
+
+
+def test_no_training_is_handed_a_row_of_its_test_or_later(monkeypatch, tmp_path):
+    dates, found = handed_out(
+        monkeypatch, tmp_path, "rlplatform.experiments.walkforward.train", lambda config, tape, *_: (config, tape)
+    )
+    for fold, (config, tape) in found:
         assert tape.dates[-1] == dates[fold.last_seen]
         assert tape.dates[-1] < dates[fold.test[0] - 2]  # two purged rows, and the decision's own
         assert str(config.split.test[0]) == str(dates[fold.test[0]])[:10]
+
+
+def test_no_training_environment_is_handed_a_row_of_its_validation_or_later(monkeypatch, tmp_path, ray_session):
+    """Those that sample, wherever they run: not even the validation, which `train` itself may see."""
+    dates, found = handed_out(
+        monkeypatch, tmp_path, "rlplatform.experiments.trainers.register_trading_env", lambda env_id, tape, *_: tape
+    )
+    for fold, tape in found:
+        assert tape.dates[-1] == dates[fold.train[1]]
+        assert tape.dates[-1] < dates[fold.validation[0] - 2]
 
 
 def test_prices_after_a_fold_s_first_decision_change_nothing_that_it_learns_from(walked, monkeypatch):
@@ -241,7 +286,7 @@ def command(*arguments, cwd):
 def test_a_killed_walk_goes_on_with_the_same_command_and_ends_like_one_that_was_never_stopped(walked, tmp_path):
     """SIGKILL of the driver and its workers while a later fold is under way; finished folds are not trained again."""
     path = write(tmp_path, BLOCK.replace("seeds: [3, 4], max_concurrent: 2", "seeds: [3]"))
-    first, end = command("walkforward", path, cwd=tmp_path), time.monotonic() + 120
+    first, end = command("walkforward", path, cwd=tmp_path), time.monotonic() + 300
     while not any(tmp_path.glob("results/*/folds/001-seed3/trial.json")):
         assert first.poll() is None, first.stderr.read()
         assert time.monotonic() < end, "waited too long"
@@ -256,7 +301,7 @@ def test_a_killed_walk_goes_on_with_the_same_command_and_ends_like_one_that_was_
     time.sleep(3)  # workers that outlive their driver for a moment
 
     second = command("walkforward", path, "--resume", "--json", cwd=tmp_path)
-    output, errors = second.communicate(timeout=240)
+    output, errors = second.communicate(timeout=400)
     assert second.returncode == 0, errors
     answer, whole = json.loads(output), walked[1].to_dict()
     assert answer["folds"] == [row for row in whole["folds"] if row["seed"] == 3]

@@ -12,7 +12,7 @@ from rlplatform.evaluation.track import Track
 from rlplatform.experiments.config import load_config
 from rlplatform.experiments.judging import backtest
 from rlplatform.experiments.market import prepare_market
-from rlplatform.experiments.walkforward_path import RelayPolicy, joined_tape, judge_walk, median_seed
+from rlplatform.experiments.walkforward_path import RelayPolicy, joined_tape, judge_walk, median_track
 
 
 class Always:
@@ -101,9 +101,9 @@ def track_of(drift, ruined=False):
 
 def test_the_seed_in_the_middle_is_judged_and_of_two_the_lower():
     tracks = {1: track_of(0.003), 2: track_of(0.001), 3: track_of(0.002)}
-    assert median_seed(tracks) == 3
-    assert median_seed(tracks | {4: track_of(-0.001)}) == 2
-    assert median_seed({1: track_of(0.003, ruined=True), 2: track_of(-0.002), 3: track_of(0.002)}) == 2
+    assert median_track(tracks) == 3
+    assert median_track(tracks | {4: track_of(-0.001)}) == 2
+    assert median_track({1: track_of(0.003, ruined=True), 2: track_of(-0.002), 3: track_of(0.002)}) == 2
 
 
 def test_seeds_are_a_distribution_and_settings_that_were_tried_lower_the_confidence(market):

@@ -1,6 +1,7 @@
 """The contract that every model passes, and what is particular to one."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,12 +12,23 @@ from torch.testing import assert_close
 from envs.errors import ConfigError
 from rlplatform.models.actor_critic import ActorCritic
 from rlplatform.models.config import model_config_dict, model_config_from
+from rlplatform.models.gnn import GNNConfig
 from rlplatform.models.gru import GRUConfig
 from rlplatform.models.heads import CategoricalHead, LogisticNormalHead, TanhNormalHead
+from rlplatform.models.layout import ObservationLayout
 from rlplatform.models.mlp import MLPConfig
 
-CONFIGS = [GRUConfig(), MLPConfig(), GRUConfig(hidden_size=24, embedding_size=40, activation="silu"), MLPConfig(layers=(8,))]
-HEADS = [CategoricalHead(16), LogisticNormalHead(4, leverage=True), TanhNormalHead((-2.0, -2.0), (2.0, 2.0))]
+NAMES = ("A.return_1", "A.trend", "B.return_1", "B.trend", "vix", "slope", "cash_weight", "weight_A", "weight_B", "drawdown")
+GRAPH = GNNConfig(hidden_size=8, graph="full").bound_to(ObservationLayout(("A", "B"), NAMES))
+CONFIGS = [
+    GRUConfig(),
+    MLPConfig(),
+    GRUConfig(hidden_size=24, embedding_size=40, activation="silu"),
+    MLPConfig(layers=(8,)),
+    GRAPH,
+    replace(GRAPH, memory="gru", graph="attention", rounds=2),
+]
+HEADS = [CategoricalHead(16), LogisticNormalHead(3, leverage=True), TanhNormalHead((-2.0, -2.0), (2.0, 2.0))]
 D = 10
 
 every_config = pytest.mark.parametrize("config", CONFIGS, ids=lambda c: c.kind)
@@ -128,7 +140,7 @@ def test_a_model_config_goes_through_json(config):
 
 
 def test_mistakes_in_a_model_config_are_named():
-    with pytest.raises(ConfigError, match=r"model.kind = 'lstm'; expected one of gru, mlp"):
+    with pytest.raises(ConfigError, match=r"model.kind = 'lstm'; expected one of gnn, gru, mlp"):
         model_config_from({"kind": "lstm"})
     with pytest.raises(ConfigError, match=r"unknown key model.hiden_size"):
         model_config_from({"kind": "gru", "hiden_size": 4})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +23,11 @@ from tests.envs.markets import CASES, random_tape
 POLICIES = {"portfolio": "momentum+noise:0.3", "regime": "regime_rotation+epsilon:0.2", "pair": "pair_spread+noise:0.3"}
 
 
-def trading_env(case: str, accounts: int = 4) -> TradingVectorEnv:
+def trading_env(case: str, accounts: int = 4, **settings) -> TradingVectorEnv:
     from envs.catalog import make_vec
 
     config, assets = CASES[case]
-    return make_vec(config, random_tape(1, assets), accounts, autoreset_mode="same_step")
+    return make_vec(replace(config, **settings), random_tape(1, assets), accounts, autoreset_mode="same_step")
 
 
 def plan_of(env: TradingVectorEnv, policy: str, format: str, columns=RECORDED, has_log_prob: bool = True) -> DatasetManifest:

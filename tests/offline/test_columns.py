@@ -97,3 +97,19 @@ def test_a_column_that_a_simulation_does_not_know_is_refused():
         ColumnRecorder(trading_env("pair").task.tape, ["latency_ms"])
     with pytest.raises(ConfigError, match="Did you mean drawdown"):
         ColumnRecorder(trading_env("pair").task.tape, ["drawdwn"])
+
+
+ASKED = ("regime_label", "risk_budget", "guard_state", "spread_bps")
+
+
+@pytest.mark.parametrize("case", ["regime, observing", "portfolio, long/short, observing", "pair"])
+def test_an_environment_that_observes_columns_logs_the_observation_that_a_dataset_with_them_is_read_with(case):
+    """The same number from the environment's observation and from the logged column, at every decision."""
+    plain, wide = trading_env(case, observe=()), trading_env(case, observe=ASKED)
+    logged = [collect(env, make_behaviour("uniform", env.task), (3,)) for env in (plain, wide)]
+    assert_array_equal(logged[0].actions, logged[1].actions)
+    assert_array_equal(observed(logged[0], ASKED).obs, logged[1].obs)
+    assert wide.task.observation_names == (*plain.task.observation_names, *ASKED)
+    varied = dict(zip(ASKED, np.ptp(logged[1].obs[:, -4:], axis=0), strict=True))
+    assert varied["spread_bps"] > 0
+    assert varied["guard_state"] > 0 or case != "portfolio, long/short, observing"

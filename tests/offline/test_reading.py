@@ -237,6 +237,15 @@ def test_datasets_of_two_environments_are_not_joined(originals):
         read_dataset([originals / "portfolio", originals / "regime"])
 
 
+def test_a_setting_that_did_not_exist_when_a_dataset_was_collected_keeps_nobody_apart(originals, tmp_path):
+    small_dataset(tmp_path / "early", policy="uniform", format="parquet")
+    path = tmp_path / "early" / "dataset.json"
+    content = json.loads(path.read_text())
+    assert content["env"].pop("observe") == []
+    path.write_text(json.dumps(content))
+    assert len(read_dataset([originals / "portfolio", tmp_path / "early"])[0]) == 16
+
+
 def test_columns_can_be_observed(originals):
     plain, manifest = read_dataset(originals / "portfolio")
     wider, named = read_dataset(originals / "portfolio", observe=["spread_bps", "risk_budget"])

@@ -1,0 +1,109 @@
+"""Stress of a run: its policy and simple rules in drawn, regime-conditioned and shocked markets, with the run's own costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from envs.tape import MarketTape
+from rlplatform.data import Prices
+from rlplatform.evaluation.backtest import Policy as Decider
+from rlplatform.evaluation.baselines import standard_baselines
+from rlplatform.evaluation.gate import find_benchmark
+from rlplatform.evaluation.scoretable import percent
+from rlplatform.evaluation.stress import (
+    Player,
+    Scenario,
+    StressConfig,
+    policy_player,
+    rule_player,
+    scenarios,
+    stress_table,
+)
+from rlplatform.evaluation.stress_findings import StressFindings
+from rlplatform.experiments.config import ExperimentConfig
+from rlplatform.experiments.judging import policy_name, whole_period
+from rlplatform.experiments.market import Market, prepare_market, tape_of
+from rlplatform.experiments.run_directory import RunDirectory
+from rlplatform.files import write_json
+from rlplatform.models.policy import Policy
+
+FILE = "stress.json"
+RULES = ("EQUAL_WEIGHT", "MOMENTUM", "INVERSE_VOLATILITY")  # beside the benchmark; all others take an optimiser or hold still
+
+
+def stress_run(
+    path: Path, settings: StressConfig | None = None, on_phase: Callable[[str], None] = lambda text: None
+) -> StressFindings:
+    """Replay a run's policy in every scenario; writes stress.json into its report.
+
+    Raises:
+        ConfigError: no run there, or none with a policy yet.
+    """
+    run = RunDirectory.open(path)
+    config, scaler = run.config(), run.scaler()
+    market, policy = prepare_market(config, scaler), Policy.load(run.policy)
+    on_phase("trading in scenarios")
+    found = stress(config, market, policy, settings)
+    run.report.mkdir(parents=True, exist_ok=True)
+    write_json(run.report / FILE, found.to_dict())
+    return found
+
+
+def stress(
+    config: ExperimentConfig,
+    market: Market,
+    policy: Decider,
+    settings: StressConfig | None = None,
+    benchmark: str | None = None,
+) -> StressFindings:
+    """The policy and simple rules in scenarios drawn from the market's whole history.
+
+    Args:
+        benchmark: baseline to name in the sentence; the gate's if not given.
+    """
+    settings, name = settings or StressConfig(), policy_name(config)
+    rules = standard_baselines(market.tape.symbols, config.evaluation.baselines)
+    against = benchmark or find_benchmark(list(rules), config.evaluation.gate.benchmark)
+    paths = scenarios(market.tape, settings)
+    observed = {path.tape.sha256: tape_of(config, prices_of(path), market.scaler) for path in paths}
+    env = whole_period(config.env)
+    players: dict[str, Player] = {name: policy_player(name, policy, env, lambda tape: observed[tape.sha256])}
+    for rule in (against, *_rules(list(rules))):
+        players.setdefault(rule, rule_player(rule, rules[rule], env.costs, env.financing))
+    return StressFindings(
+        policy=name,
+        benchmark=against,
+        rows=tuple(stress_table(paths, players)),
+        config=settings,
+        notes=_notes(config, market.tape, settings),
+    )
+
+
+def prices_of(path: Scenario) -> Prices:
+    """A scenario's returns as closes that start at 1. Volume is constant: a policy that learnt with it sees a z-score of 0."""
+    close, where = np.cumprod(path.tape.gross, axis=0), f"scenario {path.name}"
+    return Prices(dates=path.tape.dates, symbols=path.tape.symbols, close=close, volume=np.ones_like(close), source=where)
+
+
+def _rules(names: Sequence[str]) -> list[str]:
+    return [name for prefix in RULES for name in names if name == prefix or name.startswith(f"{prefix}_TOP")]
+
+
+def _notes(config: ExperimentConfig, tape: MarketTape, settings: StressConfig) -> tuple[str, ...]:
+    start, end = (str(tape.dates[row])[:10] for row in (0, -1))
+    shocks = "; ".join(
+        f"shock_{s.name}: {percent(-s.fall)} in {s.fall_bars} bars at {s.volatility:g} × volatility, correlation "
+        f"{s.correlation:g}, then {percent(s.recovery, 0)} of the log fall back in {s.recovery_bars} bars"
+        for s in settings.shocks
+    )
+    return (
+        f"{settings.paths} paths of each kind, {settings.bars} bars (shocks: their own length), drawn in blocks of "
+        f"{settings.block_bars} bars on average from the returns of {start} to {end}, each after "
+        f"{settings.history_bars} real bars of warm-up.",
+        *([f"{shocks}."] if shocks else []),
+        f"Everyone pays {config.env.costs.proportional_bps:g} bp of traded value. Features are rebuilt on each path and scaled "
+        "as in training. A scenario is a question, not a forecast: it has no probability.",
+    )
