@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -82,3 +84,24 @@ def trained(small_yaml, ray_session) -> TrainedRun:
     run = TrainedRun(new_job(load_config(small_yaml)), None)
     run.verdict = train_and_judge(run.job, run.rows.append, run.phases.append)
     return run
+
+
+@pytest.fixture
+def typed(monkeypatch, capsys):
+    """Type a command; exit code, standard output and standard error."""
+    from rlplatform import cli
+
+    before = signal.getsignal(signal.SIGTERM)
+
+    def typed(*words):
+        monkeypatch.setattr(sys, "argv", ["rlplatform", *map(str, words)])
+        capsys.readouterr()
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
+        return code, *capsys.readouterr()
+
+    yield typed
+    signal.signal(signal.SIGTERM, before)

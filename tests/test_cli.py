@@ -12,29 +12,9 @@ from importlib.metadata import version
 
 import pytest
 
-from rlplatform import cli
 from tests.conftest import REPOSITORY
 
 COMMAND = [sys.executable, "-m", "rlplatform.cli"]
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Type a command; exit code, standard output and standard error."""
-    before = signal.getsignal(signal.SIGTERM)
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["rlplatform", *map(str, words)])
-        capsys.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as end:
-            code = end.code or 0
-        return code, *capsys.readouterr()
-
-    yield run
-    signal.signal(signal.SIGTERM, before)
 
 
 def words_of(text):
@@ -45,8 +25,8 @@ def words_of(text):
 # Help
 
 
-def test_help_names_every_command(run):
-    code, out, _ = run("--help")
+def test_help_names_every_command(typed):
+    code, out, _ = typed("--help")
     assert code == 0
     for command in ("train", "evaluate", "baselines", "envs", "data", "--version"):
         assert command in out
@@ -64,15 +44,15 @@ def test_help_names_every_command(run):
         (["data", "download"], ["SYMBOLS", "--path"]),
     ],
 )
-def test_each_commands_help_says_what_it_takes(run, command, said):
-    code, out, _ = run(*command, "--help")
+def test_each_commands_help_says_what_it_takes(typed, command, said):
+    code, out, _ = typed(*command, "--help")
     assert code == 0
     for text in said:
         assert text in words_of(out)
 
 
-def test_version_is_that_of_the_package(run):
-    assert run("--version") == (0, f"rlplatform {version('rlplatform')}\n", "")
+def test_version_is_that_of_the_package(typed):
+    assert typed("--version") == (0, f"rlplatform {version('rlplatform')}\n", "")
 
 
 # Mistakes: one line, exit code 2
@@ -101,10 +81,10 @@ def test_version_is_that_of_the_package(run):
         (["data", "check", "{here}/nothing"], "nothing does not exist"),
     ],
 )
-def test_a_mistake_is_one_line_on_standard_error_and_exit_code_2(run, small_yaml, trained, tmp_path, words, message):
+def test_a_mistake_is_one_line_on_standard_error_and_exit_code_2(typed, small_yaml, trained, tmp_path, words, message):
     given = [word.format(small=small_yaml, run=trained.path, here=tmp_path) for word in words]
     runs = sorted(trained.path.parent.iterdir())
-    code, out, err = run(*given)
+    code, out, err = typed(*given)
     assert code == 2
     assert out == ""
     assert message in err
@@ -124,8 +104,8 @@ def test_a_mistake_is_one_line_on_standard_error_and_exit_code_2(run, small_yaml
         (["data", "download", ",", "--path", "x"], "name at least one symbol"),
     ],
 )
-def test_a_command_that_cannot_be_understood_ends_with_2(run, words, message):
-    code, out, err = run(*words)
+def test_a_command_that_cannot_be_understood_ends_with_2(typed, words, message):
+    code, out, err = typed(*words)
     assert (code, out) == (2, "")
     assert message in words_of(err)
 
@@ -133,13 +113,13 @@ def test_a_command_that_cannot_be_understood_ends_with_2(run, words, message):
 # Tables and JSON
 
 
-def test_baselines_prints_a_table_and_with_json_the_same_rows(run):
+def test_baselines_prints_a_table_and_with_json_the_same_rows(typed):
     words = ["baselines", "--symbols", "KO,PEP", "--start", "2022-06-01"]
-    code, out, err = run(*words)
+    code, out, err = typed(*words)
     assert (code, err) == (0, "")
     assert "ALL_KO" in out
     assert max(map(len, out.splitlines())) <= 80
-    code, text, err = run(*words, "--json")
+    code, text, err = typed(*words, "--json")
     assert (code, err) == (0, "")
     content = json.loads(text)
     assert set(content) == {"policies"}
@@ -151,9 +131,9 @@ def test_baselines_prints_a_table_and_with_json_the_same_rows(run):
     assert all(name in out for name in rows)
 
 
-def test_baselines_of_the_shared_prices_without_costs_are_designs_returns(run, shared_equities):
+def test_baselines_of_the_shared_prices_without_costs_are_designs_returns(typed, shared_equities):
     words = ["baselines", "--prices", shared_equities, "--symbols", "SPY,QQQ,IWM", "--costs-bps", "0", "--json"]
-    code, out, _ = run(*words, "--start", "2020-01-01", "--end", "2024-12-31")
+    code, out, _ = typed(*words, "--start", "2020-01-01", "--end", "2024-12-31")
     assert code == 0
     found = {row["name"]: 100 * row["total_return"] for row in json.loads(out)["policies"]}
     assert found["ALL_SPY"] == pytest.approx(94.58, abs=0.1)
@@ -161,9 +141,9 @@ def test_baselines_of_the_shared_prices_without_costs_are_designs_returns(run, s
     assert found["ALL_IWM"] == pytest.approx(42.16, abs=0.1)
 
 
-def test_envs_is_the_catalogue(run):
-    code, out, _ = run("envs")
-    content = json.loads(run("envs", "--json")[1])
+def test_envs_is_the_catalogue(typed):
+    code, out, _ = typed("envs")
+    content = json.loads(typed("envs", "--json")[1])
     assert code == 0
     assert [entry["id"] for entry in content["envs"]] == ["Portfolio-v0", "MultiAssetRegime-v0", "PairLeverage-v0"]
     for entry in content["envs"]:
@@ -172,9 +152,9 @@ def test_envs_is_the_catalogue(run):
         assert all(word in out for word in entry["observation"].split())
 
 
-def test_data_list_names_every_source(run):
-    _, out, _ = run("data", "list")
-    content = json.loads(run("data", "list", "--json")[1])
+def test_data_list_names_every_source(typed):
+    _, out, _ = typed("data", "list")
+    content = json.loads(typed("data", "list", "--json")[1])
     assert {source["source"] for source in content["sources"]} == {"bundled", "folder", "yahoo", "synthetic"}
     for source in content["sources"]:
         assert source["name"] in out
@@ -186,34 +166,34 @@ def write_bars(folder, close):
     return folder
 
 
-def test_data_check_ends_with_0_for_good_prices_and_1_for_bad_ones(run, tmp_path):
+def test_data_check_ends_with_0_for_good_prices_and_1_for_bad_ones(typed, tmp_path):
     write_bars(tmp_path, [100, 101, 102, 103])
-    code, out, _ = run("data", "check", tmp_path)
+    code, out, _ = typed("data", "check", tmp_path)
     assert code == 0
     assert "SPY" in out
     write_bars(tmp_path, [100, -1, 102, 103])
-    code, out, _ = run("data", "check", tmp_path)
+    code, out, _ = typed("data", "check", tmp_path)
     assert code == 1
     assert "2020-03-13" in out
-    code, out, _ = run("data", "check", tmp_path, "--json")
+    code, out, _ = typed("data", "check", tmp_path, "--json")
     content = json.loads(out)
     assert (code, content["ok"]) == (1, False)
     assert "2020-03-13" in content["symbols"][0]["problems"][0]
 
 
-def test_evaluate_shows_what_training_showed_and_the_gate(run, trained):
-    code, out, err = run("evaluate", trained.path, "--json")
+def test_evaluate_shows_what_training_showed_and_the_gate(typed, trained):
+    code, out, err = typed("evaluate", trained.path, "--json")
     assert (code, err) == (0, "")
     content = json.loads(out)
     assert content["policies"] == trained.verdict.table.to_dict()["policies"]
     assert content["verdict"] == trained.verdict.sentence
     assert content["gate"] == trained.verdict.gate.to_dict()
     assert content["run"] == str(trained.path)
-    assert trained.verdict.sentence in run("evaluate", trained.path)[1]
+    assert trained.verdict.sentence in typed("evaluate", trained.path)[1]
 
 
-def test_check_prints_each_line_with_its_figure_and_ends_with_1_when_one_fails(run, trained):
-    code, out, _ = run("evaluate", trained.path, "--check")
+def test_check_prints_each_line_with_its_figure_and_ends_with_1_when_one_fails(typed, trained):
+    code, out, _ = typed("evaluate", trained.path, "--check")
     lines = trained.verdict.gate.lines()
     assert len(lines) == 5
     assert all(line in out for line in lines)
@@ -221,19 +201,19 @@ def test_check_prints_each_line_with_its_figure_and_ends_with_1_when_one_fails(r
     assert code == (0 if trained.verdict.gate.passed else 1)
 
 
-def test_a_gate_that_fails_ends_with_1_also_in_json(run, trained, tmp_path, monkeypatch):
+def test_a_gate_that_fails_ends_with_1_also_in_json(typed, trained, tmp_path, monkeypatch):
     copy = shutil.copytree(trained.path, tmp_path / "copy")
     config = copy / "config.yaml"
     config.write_text(config.read_text().replace("min_sharpe: 0.0", "min_sharpe: 99.0"))
-    code, out, _ = run("evaluate", copy, "--check", "--json")
+    code, out, _ = typed("evaluate", copy, "--check", "--json")
     assert code == 1
     assert json.loads(out)["gate"]["passed"] is False
-    assert run("evaluate", copy, "--json")[0] == 0  # only --check judges
+    assert typed("evaluate", copy, "--json")[0] == 0  # only --check judges
 
 
-def test_train_resume_judges_a_finished_run_again_and_prints_json_alone(run, trained, tmp_path):
+def test_train_resume_judges_a_finished_run_again_and_prints_json_alone(typed, trained, tmp_path):
     copy = shutil.copytree(trained.path, tmp_path / "copy")
-    code, out, err = run("train", "--resume", copy, "--json")
+    code, out, err = typed("train", "--resume", copy, "--json")
     assert code == 0
     content = json.loads(out)
     assert content["policies"] == trained.verdict.table.to_dict()["policies"]

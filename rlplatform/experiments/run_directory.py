@@ -88,6 +88,8 @@ class RunDirectory(ResultsDirectory):
             file.write(json.dumps(dict(row), ensure_ascii=False) + "\n")
 
     def keep_metrics_until(self, iteration: int) -> None:
-        """Drop rows after `iteration`: a resumed run repeats them."""
+        """Drop rows after `iteration`, and a line that was cut off: a resumed run repeats them."""
+        if not (self.path / "metrics.jsonl").is_file():
+            return
         rows = [row for row in self.metrics() if row["iteration"] <= iteration]
         write_text(self.path / "metrics.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

@@ -36,7 +36,7 @@ from rlplatform.experiments.sweep_directory import (
 from rlplatform.experiments.sweep_results import SweepResults
 from rlplatform.experiments.sweep_trial import INDEX, run_trial, tasks_of
 from rlplatform.experiments.sweep_winner import judge_winner
-from rlplatform.experiments.tune_session import training_bundles, tune_environment, tune_run_config
+from rlplatform.experiments.tune_session import ATTEMPTS, training_bundles, tune_environment, tune_run_config
 from rlplatform.experiments.visible_rows import rows_before_test
 
 MOST_LOOKS = 10_000  # more than any trial has; ASHA never ends a trial for its length
@@ -229,9 +229,8 @@ def reason_of(errors: str) -> str:
     *_, last = errors.strip().splitlines() or ["no reason was given"]
     if "The actor died" not in errors and "The actor is dead" not in errors:
         return last
-    attempts = max(1, errors.count("Failure # "))
     what = "its node died" if "node has died" in last else "its process was killed"
-    return f"ProcessLostError: {what}, {attempts} times in all; often for want of memory, the node's logs may say"
+    return f"ProcessLostError: {what}, at the last of {ATTEMPTS} attempts; often for want of memory, see the node's logs"
 
 
 def _end_running(directory: SweepDirectory, out_of_time: bool) -> None:

@@ -67,7 +67,7 @@ def train(
         try:
             if resume:
                 trainer.algorithm.restore_from_path(str(check_trusted(run.checkpoint("last") / "rllib", run.path)))
-                run.keep_metrics_until(standing.iteration)
+            run.keep_metrics_until(standing.iteration)  # a sweep's trial that died before its first checkpoint begins anew
             if sampling is not None:
                 restore_sampling(trainer.algorithm, sampling)
             with StopRequest() as stop:

@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import signal
-import sys
 
 import numpy as np
 import pandas as pd
@@ -12,7 +10,6 @@ from numpy.testing import assert_allclose
 
 from envs.errors import ConfigError
 from envs.terms import CapsConfig
-from rlplatform import cli
 from rlplatform.data import load_prices
 from rlplatform.evaluation.benchmark_table import BenchmarkEntry, judge_entries
 from rlplatform.evaluation.deflated import Trials
@@ -65,24 +62,6 @@ def bench(run, tmp_path):
     return write
 
 
-@pytest.fixture
-def type_(monkeypatch, capsys):
-    before = signal.getsignal(signal.SIGTERM)
-
-    def type_(*words):
-        monkeypatch.setattr(sys, "argv", ["rlplatform", *map(str, words)])
-        capsys.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as end:
-            code = end.code or 0
-        return code, *capsys.readouterr()
-
-    yield type_
-    signal.signal(signal.SIGTERM, before)
-
-
 def test_each_entry_is_replayed_on_the_same_days_with_the_same_costs(run, bench):
     table = run_bench(load_bench(bench()))
     own = run.manifest()["test"]
@@ -113,12 +92,12 @@ def test_a_policy_directory_stands_for_its_run(run, bench):
     assert table.entries[1].name == run.name
 
 
-def test_the_command_prints_writes_and_enters_the_scoreboard(bench, type_, tmp_path):
-    code, out, err = type_("benchmark", bench())
+def test_the_command_prints_writes_and_enters_the_scoreboard(bench, typed, tmp_path):
+    code, out, err = typed("benchmark", bench())
     assert code == 0, err
     assert "Against EQUAL_WEIGHT" in out
     assert "2003-07-01 to 2004-06-30 against EQUAL_WEIGHT:" in out
-    code, out, _ = type_("benchmark", bench(), "--json")
+    code, out, _ = typed("benchmark", bench(), "--json")
     assert code == 0
     assert {row["name"]: row["kind"] for row in json.loads(out)["policies"]} == {
         "ours": "run", "other": "weights", "EQUAL_WEIGHT": "baseline",
@@ -133,13 +112,13 @@ def test_the_command_prints_writes_and_enters_the_scoreboard(bench, type_, tmp_p
     assert board.standings[0].runs[0].row["trials"] == 12
 
 
-def test_the_gate_decides_the_exit_code(bench, type_):
+def test_the_gate_decides_the_exit_code(bench, typed):
     lenient = "{min_sharpe: -99, sharpe_margin: 99, min_share_beaten: 0, max_turnover_per_day: 9, min_weight_deviation: 0}"
-    assert type_("benchmark", bench(gate=lenient), "--check")[0] == 0
-    code, out, _ = type_("benchmark", bench(gate="{min_sharpe: 99}"), "--check")
+    assert typed("benchmark", bench(gate=lenient), "--check")[0] == 0
+    code, out, _ = typed("benchmark", bench(gate="{min_sharpe: 99}"), "--check")
     assert code == 1
     assert "FAIL  sharpe" in out
-    assert type_("benchmark", bench(gate="{min_sharpe: 99}"))[0] == 0  # without --check it only shows
+    assert typed("benchmark", bench(gate="{min_sharpe: 99}"))[0] == 0  # without --check it only shows
 
 
 @pytest.mark.parametrize(

@@ -55,8 +55,8 @@ def trainers(monkeypatch):
     """Every trainer that is made, so that a test can reach its processes."""
     made, make = [], training.make_trainer
 
-    def remembered(*arguments):
-        made.append(make(*arguments))
+    def remembered(*arguments, **named):
+        made.append(make(*arguments, **named))
         return made[-1]
 
     monkeypatch.setattr(training, "make_trainer", remembered)
@@ -238,7 +238,7 @@ def test_a_trial_whose_process_is_killed_every_time_is_a_failed_row_and_the_swee
     (path,) = (tmp_path / "results").iterdir()
     table = pd.read_parquet(path / "results.parquet")
     assert table["status"].tolist() == [FAILED, FINISHED]
-    assert table["error"][0].startswith(f"ProcessLostError: its process was killed, {ATTEMPTS} times in all")
+    assert table["error"][0].startswith(f"ProcessLostError: its process was killed, at the last of {ATTEMPTS} attempts")
     assert json.loads((path / "manifest.json").read_text())["winner"]["trial"] == "0001"
 
 

@@ -229,11 +229,12 @@ def test_a_sweep_in_which_nothing_worked_says_the_first_error(pair, sweep_yaml, 
             "Failure # 1 (occurred at …)\nThe actor died unexpectedly before finishing this task.\n\tpid: 7\n"
             "Failure # 2 (occurred at …)\nThe actor died unexpectedly before finishing this task.\n"
             "The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR …",
-            "ProcessLostError: its process was killed, 2 times in all; often for want of memory, the node's logs may say",
+            "ProcessLostError: its process was killed, at the last of 3 attempts; "
+            "often for want of memory, see the node's logs",
         ),
         (
             "Failure # 1\nThe actor died …\nThe actor died because its node has died. Node Id: 1",
-            "ProcessLostError: its node died, 1 times in all; often for want of memory, the node's logs may say",
+            "ProcessLostError: its node died, at the last of 3 attempts; often for want of memory, see the node's logs",
         ),
         ("", "no reason was given"),
     ],
