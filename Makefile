@@ -27,7 +27,7 @@ test: setup  ## the suite without the long trainings
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadscope
 
 test-all: setup  ## everything, as .ci/run does
-	$(BIN)/python -m pytest -n 2 --dist loadscope
+	$(BIN)/python -m pytest -n 2 --dist loadscope --durations=40 --durations-min=8
 
 check: setup  ## lint, format, import arrows
 	$(BIN)/ruff check .
