@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rlplatform.bench.figures import spread_of
+from rlplatform.bench.forecast_speed import forecast_section
 from rlplatform.bench.machine import load_average, machine
 from rlplatform.bench.offline_speed import offline_section
 from rlplatform.bench.process import run_alone
@@ -27,6 +28,8 @@ RATIOS = (
     "env_8192_steps_per_s",
     "offline_vs_rllib_default",
     "offline_first_update",
+    "forecast_batched",
+    "forecast_two_actors",
 )
 
 
@@ -106,4 +109,10 @@ def tape_section(quick: bool, say: Say, **sizes: Any) -> dict[str, Any]:
     return {"tape": rows}
 
 
-_SECTIONS = {"env": env_section, "tape": tape_section, "train": train_section, "offline": offline_section}
+_SECTIONS = {
+    "env": env_section,
+    "tape": tape_section,
+    "train": train_section,
+    "offline": offline_section,
+    "forecast": forecast_section,
+}

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from rlplatform.bench.forecast_speed import forecast_grid
 from rlplatform.bench.machine import has_bfloat16, installed_version
 from rlplatform.bench.offline_speed import offline_ours, offline_stock
 from rlplatform.bench.stopwatch import Lap, timed
@@ -101,7 +102,7 @@ WORK: dict[str, Callable[..., Result]] = {
     f.__name__: f
     for f in (
         *(ours, stock_rllib, our_runners, sb3_recurrent, sb3_mlp, limit),
-        *(env_grid, env_memory, tape_grid, offline_ours, offline_stock),
+        *(env_grid, env_memory, tape_grid, offline_ours, offline_stock, forecast_grid),
     )
 }
 

@@ -20,7 +20,7 @@ TIMEOUT_S = 180.0
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
 
 
-def run_alone(work: str, task: BenchTask, settings: dict[str, Any] | None = None) -> Result:
+def run_alone(work: str, task: BenchTask, settings: dict[str, Any] | None = None, timeout_s: float = TIMEOUT_S) -> Result:
     """What `WORK[work](task, **settings)` returns in a fresh process; `{"error": ...}` when it fails or hangs."""
     command = [sys.executable, "-m", "rlplatform.bench.process", work, json.dumps(asdict(task)), json.dumps(settings or {})]
     environment = os.environ | ONE_THREAD | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_IMPORT_WARNING": "1"}
@@ -29,10 +29,10 @@ def run_alone(work: str, task: BenchTask, settings: dict[str, Any] | None = None
         command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
     )
     try:
-        out, err = process.communicate(timeout=TIMEOUT_S)
+        out, err = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
         _end(process)
-        return {"error": f"took longer than {TIMEOUT_S:.0f} s"}
+        return {"error": f"took longer than {timeout_s:.0f} s"}
     except BaseException:
         _end(process)
         raise

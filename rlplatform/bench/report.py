@@ -22,6 +22,8 @@ def markdown(result: dict[str, Any]) -> str:
         parts.append(_tape_table(result["tape"]))
     if "offline" in result:
         parts.append(_offline_table(result))
+    if "forecast" in result:
+        parts.append(_forecast_table(result))
     return "\n\n".join(parts) + "\n"
 
 
@@ -74,7 +76,7 @@ def _limit_text(limit: dict[str, Any]) -> str:
 
 def _ratio_table(result: dict[str, Any]) -> str:
     low = result.get("ratios_bfloat16") or {}
-    names = [name for name in result["ratios"] if not name.startswith(("env_", "offline_"))]
+    names = [name for name in result["ratios"] if not name.startswith(("env_", "offline_", "forecast_"))]
     rows = [(name, _ratio(result["ratios"][name]), _ratio(low.get(name))) for name in names]
     return _table(("ratio", "float32", "bfloat16"), rows)
 
@@ -131,6 +133,27 @@ def _offline_table(result: dict[str, Any]) -> str:
     faster, sooner = (_ratio(result["ratios"][name]) for name in ("offline_vs_rllib_default", "offline_first_update"))
     table = _table(("offline learning, transitions", "per s, all processes", "first update after", ""), rows)
     return f"{table}\n\n{faster} times the transitions a second; the first update {sooner} times sooner."
+
+
+def _forecast_table(result: dict[str, Any]) -> str:
+    part = result["forecast"]
+    if part["error"]:
+        return f"Forecasts: {part['error']}"
+    rows = [
+        (
+            row["label"],
+            _cell(row["per_s"]),
+            _seconds(row["seconds"]),
+            "–" if row["peak_mib"] is None else _cell(row["peak_mib"]),
+        )
+        for row in part["ways"]
+    ]
+    batched, actors = (_ratio(result["ratios"][name]) for name in ("forecast_batched", "forecast_two_actors"))
+    titles = ("forecasts, 20 symbols × 2,500 days", "per s", "whole command [s]", "peak [MiB]")
+    return (
+        f"{_table(titles, rows)}\n\nBatches are {batched} times as fast as one by one, two actors {actors} times as one. "
+        f"The same command with nothing left to do: {_seconds(part['again_s'])}."
+    )
 
 
 def _seconds(spread: Spread) -> str:

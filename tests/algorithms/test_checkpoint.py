@@ -43,9 +43,17 @@ def assert_same_tree(left, right):
         assert_array_equal(np.asarray(left), np.asarray(right))
 
 
-@pytest.mark.parametrize("fast", [True, False], ids=["fast", "stock"])
-@pytest.mark.parametrize("num_env_runners", [0, pytest.param(1, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("how", ["restore", "from_checkpoint"])
+@pytest.mark.parametrize(
+    ("how", "num_env_runners", "fast"),
+    [
+        ("restore", 0, True),
+        ("restore", 0, False),
+        ("from_checkpoint", 0, True),
+        ("from_checkpoint", 0, False),
+        pytest.param("from_checkpoint", 1, True, marks=pytest.mark.slow),
+        pytest.param("restore", 1, False, marks=pytest.mark.slow),
+    ],
+)
 def test_a_checkpoint_brings_back_weights_adam_statistics_counters_and_the_kl_coefficient(
     toy_env, tmp_path, how, num_env_runners, fast
 ):

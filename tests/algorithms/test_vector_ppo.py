@@ -113,8 +113,7 @@ def test_a_remote_learner_does_what_a_local_one_does(toy_env, start):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", [GRU, MLP], ids=lambda m: m.kind)
-@pytest.mark.parametrize("num_env_runners", [0, 1])
+@pytest.mark.parametrize(("num_env_runners", "model"), [(0, MLP), (1, GRU)], ids=["local-mlp", "remote-gru"])
 def test_two_remote_learners_end_with_equal_weights(toy_env, start, num_env_runners, model):
     # Seven accounts: one is left out, or the two would take different numbers of steps and wait for each other for ever.
     training = replace(TRAINING, num_learners=2, num_env_runners=num_env_runners, use_kl_loss=True)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from typer.testing import CliRunner
@@ -10,6 +11,7 @@ from rlplatform.bench import benchmark, gpu
 from rlplatform.bench.arithmetic import arithmetic
 from rlplatform.bench.benchmark import RATIOS, env_ratios, run_benchmark, write_results
 from rlplatform.bench.contenders import WORK
+from rlplatform.bench.forecast_speed import forecast_section
 from rlplatform.bench.machine import installed_version
 from rlplatform.bench.process import run_alone
 from rlplatform.bench.report import markdown
@@ -160,3 +162,14 @@ def test_what_is_measured_on_a_gpu_also_runs_on_the_processor():
     rows = gpu.gpu_rows("cpu", seconds=0.0, accounts=(8,), batches=(64,))
     assert [row["size"] for row in rows] == [8, 8, 64, 64]
     assert all(row["steps_per_s"] > 0 for row in rows)
+
+
+@pytest.mark.slow
+def test_the_forecast_section_builds_a_store_by_the_command(monkeypatch):
+    sizes = {"symbols": 2, "days": 300, "alone": 2, "actors": [0]}
+    monkeypatch.setattr(benchmark, "_SECTIONS", {"forecast": partial(forecast_section, **sizes)})
+    result = run_benchmark(("forecast",), quick=True)
+    one_by_one, batches, store = result["forecast"]["ways"]
+    assert one_by_one["per_s"]["median"] > 0 < batches["per_s"]["median"]
+    assert store["peak_mib"]["median"] > 100
+    assert "the store (Chronos, bootstrap, GARCH), no actor" in markdown(result)

@@ -255,7 +255,7 @@ def command(*arguments, cwd):
     )  # fmt: skip
 
 
-def until(condition, seconds=120.0):
+def until(condition, seconds=240.0):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited too long"
