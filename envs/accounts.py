@@ -11,7 +11,8 @@ import gymnasium as gym
 import numpy as np
 
 from envs import ledger
-from envs.backend import Array, Backend
+from envs.backend import Array, Backend, clip_in_place
+from envs.constraints import Constraints, ConstraintsConfig
 from envs.errors import ConfigError
 from envs.guards import Guards, GuardsConfig, LossShutdown, LossShutdownConfig, Situation
 from envs.ledger import LedgerStep
@@ -55,7 +56,7 @@ class TradingConfig:
     """What every trading environment has. Each environment's own config adds to it and sets its defaults.
 
     Attributes:
-        costs, financing, caps, reward, episode, shutdown, guards: see their own configs.
+        costs, financing, caps, reward, episode, shutdown, guards, constraints: see their own configs.
         observe: further columns at the end of the observation, see `ObservedColumns`.
     """
 
@@ -66,6 +67,7 @@ class TradingConfig:
     episode: EpisodeConfig = field(default_factory=EpisodeConfig)
     shutdown: LossShutdownConfig | None = None
     guards: GuardsConfig | None = None
+    constraints: ConstraintsConfig | None = None
     observe: tuple[str, ...] = ()
 
 
@@ -89,6 +91,8 @@ class TradingTask(ABC):
 
     def __init__(self, config: TradingConfig, tape: MarketTape) -> None:
         self.config, self.tape = config, tape
+        if config.constraints is not None:
+            config.constraints.check_symbols(tape.symbols)
 
     def constants(self, backend: Backend) -> Any:
         """Tables that the task needs where the accounts live; they become `accounts.constants`."""
@@ -113,6 +117,15 @@ class TradingTask(ABC):
         market = np.pad(self.market, ((0, 0), (0, len(self.account_names))))
         table = np.concatenate([market, self.observed.table], axis=1, dtype=np.float32)
         return np.clip(table, -OBS_LIMIT, OBS_LIMIT, out=table)
+
+    @cached_property
+    def account_entries(self) -> np.ndarray:
+        """(D,) bool: entries of the observation that follow from the account; all others are the market's alone."""
+        own = [len(self.market_names) + len(self.account_names) + place for place in self.observed.account_places]
+        entries = np.zeros(len(self.observation_names), bool)
+        entries[len(self.market_names) : len(self.market_names) + len(self.account_names)] = True
+        entries[own] = True
+        return entries
 
     @property
     def observation_names(self) -> tuple[str, ...]:
@@ -143,9 +156,9 @@ class Accounts(Stateful):
         counted = [name for name, term in FORECASTS.items() if term in self.config.reward.terms]
         self._forecasts = {name: backend.real(getattr(tape, name)) for name in counted}
         self._rates = _cost_inputs(tape, backend)
-        self._financing = self.config.financing
+        self.financing = self.config.financing
         if self.config.caps.gross <= 1:  # nothing is ever borrowed, so do not compute it at every step
-            self._financing = replace(self._financing, rate_annual=0.0)
+            self.financing = replace(self.financing, rate_annual=0.0)
         self._gross_caps = _overnight_caps(tape, self.config.caps, backend)
         self._market_columns = len(task.market_names)
         self.market_table = backend.array(task.observation_table, "float32")
@@ -158,6 +171,8 @@ class Accounts(Stateful):
         self.shutdown = None if self.config.shutdown is None else LossShutdown(self.config.shutdown, b, backend)
         guards = self.config.guards
         self.guards = None if guards is None else Guards(guards, tape, self.config.costs, b, backend)
+        limits = self.config.constraints
+        self.constraints = None if limits is None else Constraints(limits, self.config.caps, tape.symbols, backend)
         self.book = TradeBook(b, n, backend) if task.keeps_trade_book else None
         self._wealth_limit = backend.array(WEALTH_LIMIT, "float64")
         terms = self.config.reward.terms if self.guards is None else (*self.config.reward.terms, *self.guards.reward_terms)
@@ -178,6 +193,11 @@ class Accounts(Stateful):
             if part is not None:
                 part.reset(mask)
 
+    def relocate(self, mask: Array, rows: Array) -> None:
+        """Where `mask` (B,), go on at `rows` (B,): the market jumps, the account and the bars it has left stay as they are."""
+        moved = self.backend.xp.where(mask, rows - self.row, 0)
+        self.row, self.end_row = self.row + moved, self.end_row + moved
+
     def shorten(self, bars: np.ndarray) -> None:
         """End the running episodes after `bars` (B,) decisions, so that accounts that start together do not end together."""
         self.end_row = self.backend.xp.minimum(self.end_row, self.row + self.backend.array(bars, "int64"))
@@ -185,14 +205,14 @@ class Accounts(Stateful):
     def advance(self, actions: Array) -> StepRecord:
         """Trade at this close, hold to the next, mark to market."""
         task, rows = self.task, self.backend.rows
-        gross_cap = None if self._gross_caps is None else rows(self._gross_caps, self.row)
-        target = ledger.project(task.target_weights(actions, self), self.config.caps, gross_cap)
+        gross_cap = self.gross_cap_at(self.row)
+        target = self._feasible(task.target_weights(actions, self), gross_cap)
         if self.shutdown is not None or self.guards is not None:
             target = self._restrained(target, gross_cap)
         now, row = self.row, self.row + 1
         gross_next = rows(self.gross, row)
-        rates = {name: rows(table, now) for name, table in self._rates.items()}
-        step = ledger.step(self.wealth, self.weights, target, gross_next, self.config.costs, self._financing, **rates)
+        rates = self.rates_at(now)
+        step = ledger.step(self.wealth, self.weights, target, gross_next, self.config.costs, self.financing, **rates)
         closed = None
         if self.book is not None:
             closed = self.book.book(self.wealth, self.weights, step, gross_next, self.config.costs, **rates)
@@ -200,8 +220,7 @@ class Accounts(Stateful):
             self.shutdown.observe(target, gross_next)
         wealth = self.backend.xp.minimum(step.wealth, self._wealth_limit)
         peak = self.backend.xp.maximum(self.peak, wealth)
-        forecasts = [rows(self._forecasts[name], now) if name in self._forecasts else None for name in FORECASTS]
-        terms = reward_terms(RewardInputs(step, self.wealth, peak, gross_next, *forecasts), self.config.reward)
+        terms = self.reward_terms(step, self.wealth, peak, gross_next, now)
         if self.guards is not None:
             terms |= self.guards.penalties(step.turnover, self.config.reward.scale)
             self.guards.observe(step, gross_next)
@@ -217,6 +236,11 @@ class Accounts(Stateful):
         self.sums["cost_paid"] = self.sums["cost_paid"] + step.cost
         return StepRecord(step, terms, reward, terminated, truncated, closed)
 
+    def _feasible(self, asked: Array, gross_cap: Array | None) -> Array:
+        if self.constraints is None:
+            return ledger.project(asked, self.config.caps, gross_cap)
+        return self.constraints.apply(asked, self.weights, gross_cap)
+
     def _restrained(self, feasible: Array, gross_cap: Array | None) -> Array:
         """What guards leave of feasible weights, no weight larger.
 
@@ -228,7 +252,22 @@ class Accounts(Stateful):
             kept = self.shutdown.restrain(kept)
         if self.guards is not None:
             kept = self.guards.restrain(kept, Situation(self.wealth, self.peak, self.weights, self.row))
+        if self.constraints is not None:  # a leg that a guard closes may have hedged a factor; risk comes before the budget
+            return self.constraints.feasible(kept, gross_cap)
         return ledger.project(kept, self.config.caps, gross_cap)
+
+    def reward_terms(self, step: LedgerStep, wealth: Array, peak: Array, gross_next: Array, now: Array) -> dict[str, Array]:
+        """Terms of the reward of a step at rows `now` (B,), from the wealth before it and the peak after it."""
+        forecasts = [self.backend.rows(self._forecasts[name], now) if name in self._forecasts else None for name in FORECASTS]
+        return reward_terms(RewardInputs(step, wealth, peak, gross_next, *forecasts), self.config.reward)
+
+    def rates_at(self, rows: Array) -> dict[str, Array]:
+        """The tape's cost inputs at these rows (B,), as keywords of `ledger.step`."""
+        return {name: self.backend.rows(table, rows) for name, table in self._rates.items()}
+
+    def gross_cap_at(self, rows: Array) -> Array | None:
+        """Largest Σ|w| at these rows (B,); None where it never changes."""
+        return None if self._gross_caps is None else self.backend.rows(self._gross_caps, rows)
 
     def observe(self) -> Array:
         """Observations (B, D) float32: the market's row, then the account's columns, then what the config adds."""
@@ -243,15 +282,14 @@ class Accounts(Stateful):
                 column += values.shape[1]
         for place, values in self.task.observed.of_accounts(self):
             account[:, column + place] = values
-        account[:] = account.clip(-OBS_LIMIT, OBS_LIMIT)
+        clip_in_place(account, OBS_LIMIT)
         return obs
 
     @property
     def gross_cap(self) -> Array:
         """Largest Σ|w| that the caps allow at this close (B,)."""
-        if self._gross_caps is None:
-            return self.backend.xp.full_like(self.last_return, self.config.caps.gross)
-        return self.backend.rows(self._gross_caps, self.row)
+        cap = self.gross_cap_at(self.row)
+        return self.backend.xp.full_like(self.last_return, self.config.caps.gross) if cap is None else cap
 
     @property
     def drawdown(self) -> Array:

@@ -62,3 +62,11 @@ class Backend:
     def select(self, mask: Array, chosen: Array | float, other: Array) -> Array:
         """Per account, a fresh array: `chosen` where `mask` (B,), else `other`, for (B,) and (B, N) alike."""
         return self.xp.where(mask if other.ndim == 1 else mask[:, None], chosen, other)
+
+
+def clip_in_place(array: Array, limit: float) -> None:
+    """Clip to ± limit. On torch the gradient goes through where nothing was clipped, also into a view of a fresh tensor."""
+    if isinstance(array, torch.Tensor):
+        array.clip_(-limit, limit)
+    else:
+        array.clip(-limit, limit, out=array)

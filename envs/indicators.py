@@ -206,7 +206,7 @@ def volatility_regime(
     if np.ndim(gross_market) != 1:
         raise ShapeError(f"volatility_regime: gross_market has shape {np.shape(gross_market)}; expected (T,).")
     volatility = realised_volatility(gross_market, window, bars_per_year)
-    share = _share_of_history_below(volatility)
+    share = share_of_history_below(volatility)
     warming_up = np.arange(len(volatility)) < min_history
     raised, high = (
         np.where(warming_up, volatility >= level, share >= quantile)
@@ -218,7 +218,7 @@ def volatility_regime(
     return np.where(crisis, CRISIS, np.where(choppy, CHOPPY, CALM))
 
 
-def _share_of_history_below(x: Array) -> Array:
+def share_of_history_below(x: Array) -> Array:
     """#{s < t: x_s < x_t} / t; 0 at row 0."""
     history: list[float] = []
     share = np.zeros(len(x))

@@ -29,15 +29,18 @@ class ObservationNormalizer:
     With `groups`, columns of one group (the same feature of different assets) are centred and scaled alike, by the mean and
     spread of all their values together; moments are still kept column by column.
 
+    A column that is `hidden` normalises to 0 whatever it holds: who reads the result cannot tell.
+
     Attributes:
         count: observations seen.
         mean, m2: (D,) float64, mean and sum of squared deviations.
         clip: k [standard deviations].
         groups: (D,) number of each column's group, or None where each column stands alone.
+        hidden: places of the hidden columns.
         frozen: whether the statistics are final, as they are in a saved policy.
     """
 
-    def __init__(self, size: int, clip: float = 10.0, groups: Sequence[int] | None = None) -> None:
+    def __init__(self, size: int, clip: float = 10.0, groups: Sequence[int] | None = None, hidden: Sequence[int] = ()) -> None:
         if size < 1:
             raise ConfigError(f"ObservationNormalizer.size = {size}; expected at least 1 column.")
         if groups is not None and len(groups) != size:
@@ -46,6 +49,7 @@ class ObservationNormalizer:
             raise ConfigError(f"ObservationNormalizer.clip = {clip}; expected a positive number of standard deviations.")
         self.clip = float(clip)
         self.groups = None if groups is None else tuple(int(group) for group in groups)
+        self.hidden = tuple(int(place) for place in hidden)
         self.frozen = False
         self.count = 0
         self.mean = np.zeros(size)
@@ -128,9 +132,14 @@ class ObservationNormalizer:
         return self.from_state(self.state())
 
     def state(self) -> dict[str, Any]:
-        """`count`, `clip`, copies of `mean` and `m2`, and `groups` if there are any; `tolist()` on the arrays makes it JSON."""
+        """`settings()`, and copies of `mean` and `m2`; `tolist()` on the arrays makes it JSON."""
+        return {**self.settings(), "mean": self.mean.copy(), "m2": self.m2.copy()}
+
+    def settings(self) -> dict[str, Any]:
+        """`count`, `clip`, and `groups` and `hidden` if there are any: all but the moments."""
         groups = {} if self.groups is None else {"groups": self.groups}
-        return {"count": self.count, "clip": self.clip, "mean": self.mean.copy(), "m2": self.m2.copy(), **groups}
+        hidden = {"hidden": self.hidden} if self.hidden else {}
+        return {"count": self.count, "clip": self.clip, **groups, **hidden}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> ObservationNormalizer:
@@ -143,7 +152,8 @@ class ObservationNormalizer:
         count = int(state["count"])
         if mean.ndim != 1 or mean.shape != m2.shape or count < 0 or not np.all(m2 >= 0) or not np.all(np.isfinite(mean)):
             raise ConfigError("ObservationNormalizer state is damaged: expected mean, m2 ≥ 0 of one length and count ≥ 0.")
-        normalizer = cls(len(mean), clip=float(state["clip"]), groups=state.get("groups"))
+        settings = {"groups": state.get("groups"), "hidden": state.get("hidden", ())}
+        normalizer = cls(len(mean), clip=float(state["clip"]), **settings)
         normalizer.count, normalizer.mean, normalizer.m2 = count, mean, m2
         normalizer._rescale()
         return normalizer
@@ -162,7 +172,14 @@ class ObservationNormalizer:
         self._rescale()
 
     def _rescale(self) -> None:
-        self._centre, self._inverse_std = self.centre, 1.0 / self.std
+        self._centre, self._inverse_std = self.centre, self.factors
+
+    @property
+    def factors(self) -> Array:
+        """(D,) what the centred columns are multiplied by: 1/std, 0 for a hidden one."""
+        factors = 1.0 / self.std
+        factors[list(self.hidden)] = 0.0
+        return factors
 
     def _pooled(self, values: Array) -> Array:
         """(D,) mean over each column's group."""

@@ -123,6 +123,11 @@ class ObservedColumns:
         self.names = tuple(names)
         self.table = np.concatenate(blocks, axis=1).astype(np.float32)
 
+    @property
+    def account_places(self) -> list[int]:
+        """Places among `names` that the account fills in."""
+        return [place for place, _ in self._of_account]
+
     def of_accounts(self, accounts: Accounts) -> list[tuple[int, Array]]:
         """Place among `names` and values (B,) of each of the account's columns."""
         return [(place, read(accounts)) for place, read in self._of_account]

@@ -16,11 +16,13 @@ from rich.logging import RichHandler
 from rich.markup import escape
 from rich.table import Table
 
+from rlplatform.cli_ablation import ablation
 from rlplatform.cli_court import benchmark, compare, scoreboard
 from rlplatform.cli_features import features_app, forecast_app
 from rlplatform.cli_jobs import jobs_app, submit
 from rlplatform.cli_offline import offline_app
 from rlplatform.cli_output import log, note, print_json, print_rows, print_verdict, shown
+from rlplatform.cli_pipeline import pipeline
 from rlplatform.cli_proofs import guards_app, lookahead
 from rlplatform.cli_report import explain, report, stress
 from rlplatform.cli_sweep import results, sweep
@@ -50,6 +52,8 @@ app.command()(compare)
 app.command()(scoreboard)
 app.command()(benchmark)
 app.command()(walkforward)
+app.command()(ablation)
+app.command()(pipeline)
 app.command()(report)
 app.command()(explain)
 app.command()(stress)
@@ -226,10 +230,16 @@ def bench_offline(quick: QuickOption = False, as_json: JsonOption = False) -> No
     _bench(("offline",), quick, as_json)
 
 
+@bench_app.command("forecast")
+def bench_forecast(quick: QuickOption = False, as_json: JsonOption = False) -> None:
+    """The feature store of 20 symbols by a tiny Chronos: one by one, in batches, on 1 and 2 actors; memory."""
+    _bench(("forecast",), quick, as_json)
+
+
 @bench_app.command("all")
 def bench_all(quick: QuickOption = False, as_json: JsonOption = False) -> None:
-    """env, tape, train and offline."""
-    _bench(("env", "tape", "train", "offline"), quick, as_json)
+    """env, tape, train, offline and forecast."""
+    _bench(("env", "tape", "train", "offline", "forecast"), quick, as_json)
 
 
 def _bench(sections: tuple[str, ...], quick: bool, as_json: bool) -> None:

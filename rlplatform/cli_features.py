@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from rlplatform.cli_output import log, note, print_json, print_rows, shown
+from rlplatform.cli_output import log, note, print_json, print_rows, print_table, shown
 
 INTERRUPTED = 130
 
@@ -60,15 +60,29 @@ def features_build(
 
 
 @features_app.command("columns")
-def features_columns(as_json: JsonOption = False) -> None:
-    """What the statistics of a forecast are, with units; those that can be features (`features.forecasts.columns`)."""
-    from rlplatform.features.forecasts.schema import STATISTICS
+def features_columns(
+    config: Annotated[
+        Path | None,
+        typer.Argument(metavar="[CONFIG.yaml]", help="List the columns of this file's features; all there are if not given."),
+    ] = None,
+    overrides: OverridesArgument = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What features are, with units: technical ones, those of forecasts, and those of what surrounds the assets."""
+    from rlplatform.experiments.config import load_config
+    from rlplatform.experiments.feature_listing import feature_listing
 
-    rows = [
-        {"name": s.name, "unit": s.unit, "description": s.description, "feature": s.kind != "text", "keeps_scale": s.raw}
-        for s in STATISTICS
-    ]
-    print_json({"columns": rows}) if as_json else print_rows("One row for each (symbol, day, horizon)", rows)
+    listing = feature_listing(None if config is None else load_config(config, overrides or ()).features)
+    if as_json:
+        print_json(listing)
+        return
+    for title, rows in (
+        ("Technical features (features.groups)", listing["technical"]),
+        ("Forecasts, one row for each (symbol, day, horizon) (features.forecasts.columns)", listing["columns"]),
+        ("What surrounds the assets (features.context.columns)", listing["context"]),
+    ):
+        if rows:
+            print_rows(title, rows)
 
 
 @forecast_app.command("train")
@@ -92,6 +106,47 @@ def forecast_train(config: ConfigArgument, overrides: OverridesArgument = None, 
     print(f"as a feature: features.forecasts.backend=chronos features.forecasts.chronos.path={shown(directory.model)}")
 
 
+@forecast_app.command("finetune")
+def forecast_finetune(
+    config: ConfigArgument,
+    overrides: OverridesArgument = None,
+    start: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="DIR", help="The generic forecaster; the newest of this name if not given."),
+    ] = None,
+    symbols: Annotated[str, typer.Option(metavar="A,B", help="Whose specialists; all of the file's if not given.")] = "",
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where to; a new directory of results if not given.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Go on training a generic forecaster on the rows of one symbol, for each symbol; only days of `split.train`.
+
+    The last of those rows choose when to stop; the generic weights are kept where nothing was better. Writes
+    results/NAME-specialists-TIME/models/SYMBOL.
+    """
+    from rlplatform.experiments.forecasting import load_forecasting
+    from rlplatform.experiments.specialists import finetune
+
+    forecasting = load_forecasting(config, overrides or ())
+    wanted = tuple(name.strip() for name in symbols.split(",") if name.strip())
+    directory, made = finetune(forecasting, start, wanted, out, lambda one: note(f"{one.symbol}: step {one.chosen_step} kept"))
+    if as_json:
+        print_json(directory.manifest() | {"path": str(directory.path)})
+        return
+    rows = [
+        {
+            "symbol": one.symbol,
+            "kept step": one.chosen_step,
+            "CRPS σ before": f"{one.looks[0][1]:.4f}",
+            "after": f"{dict(one.looks)[one.chosen_step]:.4f}",
+            "gain %": f"{one.gain_percent:+.2f}",
+        }
+        for one in made
+    ]
+    print_rows("Specialists, on the training rows that chose; later days say what it is worth", rows)
+    print(f"specialists: {shown(directory.path)}")
+    print(f"judge them: rlplatform forecast evaluate {config} --specialists {shown(directory.path)}")
+
+
 @forecast_app.command("evaluate")
 def forecast_evaluate(
     config: ConfigArgument,
@@ -100,30 +155,39 @@ def forecast_evaluate(
         Path | None,
         typer.Option(metavar="DIR", help="A forecaster's directory or any Chronos folder; the newest if not given."),
     ] = None,
+    specialists: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Of `forecast finetune`: judged too, and held against the generic one."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """CRPS and calibration of all forecasters on the days of `split.test`, held against bootstrap."""
     from rlplatform.experiments.forecasting import evaluate, load_forecasting
 
-    result = evaluate(load_forecasting(config, overrides or ()), model, note)
+    result = evaluate(load_forecasting(config, overrides or ()), model, note, specialists)
     if as_json:
         print_json(result.to_dict())
         return
     rows = [
         {
             "backend": score.backend,
-            "bars": score.horizon,
+            "bars": str(score.horizon),
             "CRPS bp": f"{score.crps_bp:.2f}",
             "gain %": f"{score.gain_percent:+.2f}",
             "DM t": f"{score.dm_t:+.1f}" if score.dm_t == score.dm_t else "–",
             "in 80 %": f"{score.coverage_80:.3f}",
-            "below 5 %": f"{score.below_05:.3f}",
-            "PIT": f"{score.pit_mean:.3f}",
-            "pairs": f"{score.cells:,}",
+            "< q05": f"{score.below_05:.3f}",
+            "< q50": f"{score.below_50:.3f}",
+            "< q95": f"{score.below_95:.3f}",
         }
         for score in result.scores
     ]
-    print_rows(f"Forecasts made {result.period[0]} to {result.period[1]}", rows)
+    pairs = max(score.cells for score in result.scores)
+    print_table(f"Forecasts made {result.period[0]} to {result.period[1]}, {pairs:,} (symbol, day) pairs", rows)
+    if result.calibration:
+        print_table("Recalibration: how often it was kept, and what that gained", [each.cells() for each in result.calibration])
+    if result.differences:
+        print_table("Specialists against the generic one", [each.cells() for each in result.differences])
     print(result.sentence)
 
 

@@ -6,6 +6,7 @@ A process that is killed while it writes leaves only hidden names behind (`.<nam
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -35,6 +36,16 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Replace `path` by `content` in one step. numpy scalars become numbers; NaN is refused, JSON does not know it."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False, default=_number) + "\n")
+
+
+def directory_sha256(directory: Path) -> str:
+    """Hash of every file below a directory, with its name: the same content at another place has the same."""
+    digest = hashlib.sha256()
+    for file in sorted(path for path in directory.rglob("*") if path.is_file()):
+        digest.update(str(file.relative_to(directory)).encode())
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
 
 
 def _number(value: Any) -> float | int | bool:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from envs.backend import Backend
 from envs.normalizer import ObservationNormalizer
-from rlplatform.algorithms.rollout import Rollout, segment_length
+from rlplatform.algorithms.rollout import Rollout, critic_columns, following, segment_length
 from rlplatform.algorithms.vector_env_runner import VectorEnvRunner
 
 DEVICE = "device"
@@ -55,6 +55,8 @@ class DeviceEnvRunner(VectorEnvRunner):
         normalized = _normalization(connector, self.device)
         length = segment_length(steps, network.config.sequence_length)
         columns: dict[str, list[Tensor]] = {name: [] for name in _STEP_COLUMNS}
+        if network.config.critic is not None:
+            columns["quantiles"] = []
         states, seen, ended = [], [], EpisodeSums()
         for t in range(steps):
             if t % length == 0:
@@ -66,19 +68,20 @@ class DeviceEnvRunner(VectorEnvRunner):
             done = after.terminated | after.truncated
             row = (obs, self._first, actions, out.params, distribution.log_prob(actions), out.value, after.reward, done)
             row += (after.truncated, after.final_obs, out.state)
+            row += () if out.quantiles is None else (out.quantiles,)
             for column, values in zip(columns.values(), row, strict=True):
                 column.append(values)
             self._count_on_device(after.reward, done, after.summary, ended)
             self._obs, self._first, self._state = after.obs, done, out.state
         stacked = {name: torch.stack(rows) for name, rows in columns.items()}
-        following = torch.cat([stacked["value"][1:], network(normalized(self._obs), self._state, self._first).value[None]])
-        last = _last_values(network, normalized, stacked)
+        last = _last_outputs(network, normalized, stacked)
+        next_columns = following(stacked, network(normalized(self._obs), self._state, self._first), last)
         if self._drawdown_entry is not None:
             stacked["drawdown"] = torch.stack(seen)[..., self._drawdown_entry]
         if explore and connector is not None:
             connector.merge(_moments(torch.stack(seen), connector.clip))
         self._report(ended)
-        return Rollout(**stacked, next_value=torch.where(stacked["done"], last, following), states=torch.stack(states))
+        return Rollout(**stacked, **next_columns, states=torch.stack(states))
 
     def _count_on_device(self, reward: Tensor, done: Tensor, summary: dict[str, Tensor], ended: EpisodeSums) -> None:
         self._returns = self._returns + reward
@@ -150,10 +153,12 @@ def _moments(obs: Tensor, clip: float) -> ObservationNormalizer:
     )
 
 
-def _last_values(network, normalized, stacked: dict[str, Tensor]) -> Tensor:
-    """V of truncated episodes' last observations, 0 elsewhere (T, B)."""
+def _last_outputs(network, normalized, stacked: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What the critic says of truncated episodes' last observations, 0 elsewhere (T, B, …)."""
     truncated, final_obs, after = (stacked.pop(name) for name in ("truncated", "final_obs", "state_after"))
-    values = torch.zeros_like(stacked["value"])
+    last = {name: torch.zeros_like(stacked[name]) for name in critic_columns(network)}
     where = truncated.nonzero(as_tuple=True)
-    values[where] = network(normalized(final_obs[where]), after[where]).value
-    return values
+    out = network(normalized(final_obs[where]), after[where])
+    for name, values in last.items():
+        values[where] = getattr(out, name)
+    return last

@@ -18,6 +18,7 @@ from rlplatform.algorithms.device_env_runner import DEVICE, DeviceEnvRunner
 from rlplatform.algorithms.exploration import EXPLORATION, ExplorationConfig
 from rlplatform.algorithms.learner import ResumablePPOLearner
 from rlplatform.algorithms.pretraining import PRETRAINED, PretrainConfig, anchor_settings
+from rlplatform.algorithms.tail_risk import TAIL_RISK, check_tail_risk, tail_risk_settings
 from rlplatform.algorithms.vector_env_runner import VectorEnvRunner
 from rlplatform.algorithms.vector_learner import VectorPPOLearner
 from rlplatform.algorithms.vector_ppo import VectorPPO
@@ -47,7 +48,7 @@ class PPOTrainingConfig:
         minibatch_size: transitions in one gradient step, of one learner.
         learning_rate: Adam's; number or schedule.
         entropy_coeff: weight of the entropy in the loss; number or schedule.
-        gamma: discount a step.
+        gamma: discount a step; 0 looks at the next bar alone.
         gae_lambda: λ of generalised advantage estimation.
         clip: ε of the ratio.
         value_coeff: weight of the value loss.
@@ -65,6 +66,9 @@ class PPOTrainingConfig:
             sampling is local. A run that asks for "cuda" where there is none says so and goes on on the CPU.
         fast: whole rollouts as arrays (VectorPPO); without it stock RLlib with the same settings, to compare and debug.
         pretrain: start from an earlier run's policy instead of random weights.
+        cvar_alpha: share of the worst returns-to-go that CVaR is the mean of.
+        cvar_weight: w of the objective (1 − w) E[return] + w CVaR_α[return], in [0, 1]; needs `model.critic` of kind quantile.
+            0 is plain PPO. The tail is that of the reward as configured: take log_growth, not excess_log_growth.
         exploration: ties the entropy bonus of each step to the account's drawdown; fast path only, stock RLlib's loss has one
             weight for all steps.
     """
@@ -95,15 +99,17 @@ class PPOTrainingConfig:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     pretrain: PretrainConfig | None = None
     exploration: ExplorationConfig | None = None
+    cvar_alpha: float = 0.05
+    cvar_weight: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "entropy_coeff"):
-            object.__setattr__(self, name, _checked_schedule(name, getattr(self, name)))
+            object.__setattr__(self, name, checked_schedule(name, getattr(self, name)))
         for name in _AT_LEAST_ONE:
             _check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
         for name in ("num_env_runners", "num_learners", "num_gpus_per_learner"):
             _check(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
-        _check("gamma", self.gamma, 0 < self.gamma <= 1, "a discount in (0, 1]")
+        _check("gamma", self.gamma, 0 <= self.gamma <= 1, "a discount in [0, 1]")
         _check("gae_lambda", self.gae_lambda, 0 <= self.gae_lambda <= 1, "a number in [0, 1]")
         _check("clip", self.clip, 0 < self.clip < 1, "a number in (0, 1), usually 0.2")
         _check("value_coeff", self.value_coeff, self.value_coeff >= 0, "0 or more")
@@ -111,6 +117,8 @@ class PPOTrainingConfig:
             limit = getattr(self, name)
             _check(name, limit, limit is None or limit > 0, "above 0, or null for none")
         _check("kl_target", self.kl_target, self.kl_target > 0, "above 0")
+        _check("cvar_alpha", self.cvar_alpha, 0 < self.cvar_alpha <= 1, "a share of the returns in (0, 1], usually 0.05")
+        _check("cvar_weight", self.cvar_weight, 0 <= self.cvar_weight <= 1, "a weight in [0, 1]")
         if self.pretrain is not None and self.pretrain.kl_coeff + self.pretrain.mix_coeff > 0 and not self.fast:
             raise ConfigError(
                 "training.pretrain.kl_coeff and mix_coeff need the fast path. Set them to 0, or training.fast to true."
@@ -184,6 +192,7 @@ def build_ppo(
         env_config: keyword arguments of the environment's makers.
         seed: of Python, numpy, torch and the environments; runners draw theirs from it, each its own.
     """
+    check_tail_risk(training, model)
     device = training_device(training)
     env_config = dict(env_config or {}) | ({DEVICE: device} if device != "cpu" else {})
     config = (
@@ -202,7 +211,7 @@ def build_ppo(
         .fault_tolerance(restart_failed_env_runners=True)
     )
     _set_sampling(config, training, model, device)
-    _set_learning(config, training)
+    _set_learning(config, training, model)
     return config
 
 
@@ -233,7 +242,7 @@ def _set_sampling(config: PPOConfig, training: PPOTrainingConfig, model: ModelCo
         )
 
 
-def _set_learning(config: PPOConfig, training: PPOTrainingConfig) -> None:
+def _set_learning(config: PPOConfig, training: PPOTrainingConfig, model: ModelConfig) -> None:
     config.training(
         learner_class=VectorPPOLearner if training.fast else ResumablePPOLearner,
         train_batch_size_per_learner=training.batch_size_per_learner,
@@ -244,7 +253,7 @@ def _set_learning(config: PPOConfig, training: PPOTrainingConfig) -> None:
         gamma=training.gamma,
         lambda_=training.gae_lambda,
         clip_param=training.clip,
-        vf_loss_coeff=training.value_coeff,
+        vf_loss_coeff=training.value_coeff if model.critic is None else 0.0,  # else the quantiles' loss takes its place
         vf_clip_param=float("inf") if training.value_clip is None else training.value_clip,
         grad_clip=training.grad_clip,
         grad_clip_by="global_norm",
@@ -256,6 +265,8 @@ def _set_learning(config: PPOConfig, training: PPOTrainingConfig) -> None:
         settings[PRETRAINED] = anchor_settings(training.pretrain)
     if training.exploration is not None:
         settings[EXPLORATION] = asdict(training.exploration)
+    if model.critic is not None:
+        settings[TAIL_RISK] = tail_risk_settings(training, model)
     config.training(learner_config_dict=settings)
 
 
@@ -272,7 +283,8 @@ def _check(name: str, value: Any, holds: bool, expected: str) -> None:
         raise ConfigError(f"training.{name} = {value}; expected {expected}.")
 
 
-def _checked_schedule(name: str, value: Any) -> float | Schedule:
+def checked_schedule(name: str, value: Any) -> float | Schedule:
+    """A setting that is a number, or points of a schedule; as floats."""
     if isinstance(value, int | float):
         _check(name, value, value >= 0, "0 or more")
         return float(value)

@@ -121,6 +121,7 @@ class Anchor:
 
     Attributes:
         coeff: c at the present env step.
+        state: π₀'s recurrent state (B, H); None before the first rollout.
     """
 
     def __init__(self, settings: dict[str, Any], like: ActorCritic, device: torch.device | str) -> None:
@@ -128,7 +129,7 @@ class Anchor:
         self._network.load_state_dict({name: torch.from_numpy(np.array(x)) for name, x in settings["weights"].items()})
         self._network.to(device).eval().requires_grad_(False)
         self._first_coeff, self._env_steps = settings["coeff"], settings["env_steps"]
-        self._state: Tensor | None = None
+        self.state: Tensor | None = None
         self.coeff = self._first_coeff
 
     def at(self, env_steps: int) -> None:
@@ -139,10 +140,10 @@ class Anchor:
     def params(self, rollout: Rollout) -> Tensor:
         """(T, B, P) of π₀'s action distribution."""
         accounts = rollout.obs.shape[1]
-        if self._state is None or len(self._state) != accounts:
-            self._state = self._network.initial_state(accounts).to(rollout.obs.device)
-        out = self._network.forward_sequence(rollout.obs, rollout.first, self._state)
-        self._state = out.state
+        if self.state is None or len(self.state) != accounts:
+            self.state = self._network.initial_state(accounts).to(rollout.obs.device)
+        out = self._network.forward_sequence(rollout.obs, rollout.first, self.state)
+        self.state = out.state
         return out.params
 
     def divergence(self, anchor_params: Tensor, params: Tensor, weight: Tensor | None = None) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from envs.errors import ConfigError
+from rlplatform.models.actor_critic import ActorCritic, ActorCriticOutput
 
 MIN_STD = 1e-4  # of advantages; RLlib's own bound
 
@@ -32,6 +33,8 @@ class Rollout:
             where it was truncated, 0 where it terminated.
         states: (K, B, H) recurrent state before rows 0, L, 2L, … of segments of length L = T / K.
         drawdown: (T, B) of the account at each observation, W/peak − 1; zeros where the training does not ask for it.
+        quantiles, next_quantiles: (T, B, K) of the returns of which `value` and `next_value` are the means, rising; K is 0
+            without a quantile critic.
     """
 
     obs: Tensor
@@ -45,10 +48,15 @@ class Rollout:
     next_value: Tensor
     states: Tensor
     drawdown: Tensor | None = None
+    quantiles: Tensor | None = None
+    next_quantiles: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.drawdown is None:
             object.__setattr__(self, "drawdown", torch.zeros_like(self.reward))
+        for name in ("quantiles", "next_quantiles"):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, self.reward.new_zeros(*self.reward.shape, 0))
 
     def __len__(self) -> int:
         return self.reward.numel()
@@ -96,6 +104,26 @@ def joined(rollouts: list[Rollout], device: torch.device | str = "cpu") -> Rollo
     """Side by side along the accounts, on `device`; a single one is not copied."""
     columns = {f.name: [getattr(r, f.name).to(device, non_blocking=True) for r in rollouts] for f in fields(Rollout)}
     return Rollout(**{name: parts[0] if len(parts) == 1 else torch.cat(parts, 1) for name, parts in columns.items()})
+
+
+def critic_columns(network: ActorCritic) -> tuple[str, ...]:
+    """What the critic says of an observation, by the names that `ActorCriticOutput` and `Rollout` have for it."""
+    return ("value",) if network.config.critic is None else ("value", "quantiles")
+
+
+def following(stacked: dict[str, Tensor], after: ActorCriticOutput, last: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What the critic says of the observation after each row: `next_value`, and `next_quantiles` where there are any.
+
+    Args:
+        stacked: (T, B, …) columns of a rollout.
+        after: of the observation after the last row.
+        last: (T, B, …) of the last observation of episodes that were cut, 0 elsewhere.
+    """
+    made = {}
+    for name, at_end in last.items():
+        done = stacked["done"] if at_end.ndim == 2 else stacked["done"][..., None]
+        made[f"next_{name}"] = torch.where(done, at_end, torch.cat([stacked[name][1:], getattr(after, name)[None]]))
+    return made
 
 
 def generalised_advantages(rollout: Rollout, gamma: float, gae_lambda: float) -> Tensor:

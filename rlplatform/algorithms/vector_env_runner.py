@@ -22,7 +22,7 @@ from rlplatform.algorithms.callbacks import EPISODE
 from rlplatform.algorithms.connectors import NormalizeObservations
 from rlplatform.algorithms.exploration import EXPLORATION, drawdown_entry
 from rlplatform.algorithms.process_random import random_state, set_random_state
-from rlplatform.algorithms.rollout import Rollout, segment_length
+from rlplatform.algorithms.rollout import Rollout, critic_columns, following, segment_length
 from rlplatform.algorithms.sampling_state import episodes_of, like, on_host, table_of
 from rlplatform.models.actor_critic import ActorCriticOutput
 from rlplatform.models.distributions import ActionDistribution
@@ -174,6 +174,8 @@ class VectorEnvRunner(SingleAgentEnvRunner):
         columns: dict[str, list[Tensor]] = {name: [] for name in _STEP_COLUMNS}
         if self._drawdown_entry is not None:
             columns["drawdown"] = []
+        if network.config.critic is not None:
+            columns["quantiles"] = []
         states, raw, cut = [], [], []
         for t in range(steps):
             if t % length == 0:
@@ -193,7 +195,8 @@ class VectorEnvRunner(SingleAgentEnvRunner):
             columns["actions"].append(actions)
             columns["params"].append(out.params)
             columns["log_prob"].append(distribution.log_prob(actions))
-            columns["value"].append(out.value)
+            for name in critic_columns(network):
+                columns[name].append(getattr(out, name))
             columns["reward"].append(torch.from_numpy(reward.astype(np.float32)))
             columns["done"].append(torch.from_numpy(done))
             self._first, self._state = columns["done"][-1], out.state
@@ -202,11 +205,11 @@ class VectorEnvRunner(SingleAgentEnvRunner):
                 final_obs = _normalized(np.stack(list(infos["final_obs"][rows])), normalizer)
                 cut.append((t, torch.from_numpy(rows), final_obs, out.state[rows]))
             self._count(reward, done, infos)
-        after = network(_normalized(self._obs, normalizer), self._state, self._first).value
-        last_value = self._last_values(cut, steps)
+        after = network(_normalized(self._obs, normalizer), self._state, self._first)
+        last = self._last_outputs(cut, steps)
         if raw:
             normalizer.learn(np.concatenate(raw))
-        return _rollout(columns, after, last_value, torch.stack(states))
+        return _rollout(columns, after, last, torch.stack(states))
 
     def _act(self, obs: Tensor, explore: bool, random_actions: bool) -> tuple[ActorCriticOutput, ActionDistribution, Tensor]:
         """What the network says of (B, D), the distribution it means, and the actions taken."""
@@ -227,14 +230,22 @@ class VectorEnvRunner(SingleAgentEnvRunner):
         # One by one: gymnasium's batch of a Simplex is a plain Box, which knows nothing of sums.
         return torch.as_tensor(np.stack([self.env.single_action_space.sample() for _ in range(self.num_envs)]))
 
-    def _last_values(self, cut: list[tuple[int, Tensor, Tensor, Tensor]], steps: int) -> Tensor:
-        """(T, B) V of the last observation of truncated episodes, 0 elsewhere; `cut` has step, rows, observations, states."""
-        values = torch.zeros(steps, self.num_envs)
+    def _last_outputs(self, cut: list[tuple[int, Tensor, Tensor, Tensor]], steps: int) -> dict[str, Tensor]:
+        """(T, B, …) what the critic says of the last observation of truncated episodes, 0 elsewhere.
+
+        Args:
+            cut: step, rows, observations and states.
+        """
+        network = self.module.actor_critic
+        sizes = {"value": (), "quantiles": (0 if network.config.critic is None else network.config.critic.quantiles,)}
+        last = {name: torch.zeros(steps, self.num_envs, *sizes[name]) for name in critic_columns(network)}
         if cut:
             at, rows, obs, states = zip(*cut, strict=True)
             step = torch.repeat_interleave(torch.tensor(at), torch.tensor([len(r) for r in rows]))
-            values[step, torch.cat(rows)] = self.module.actor_critic(torch.cat(obs), torch.cat(states)).value
-        return values
+            out = network(torch.cat(obs), torch.cat(states))
+            for name, values in last.items():
+                values[step, torch.cat(rows)] = getattr(out, name)
+        return last
 
     def _count(self, reward, done, infos: dict[str, Any]) -> None:
         self._returns += reward
@@ -265,11 +276,9 @@ _STEP_COLUMNS = ("obs", "first", "actions", "params", "log_prob", "value", "rewa
 _BETWEEN_ROLLOUTS = ("obs", "first", "state", "returns", "lengths")  # attributes, without their underscore
 
 
-def _rollout(columns: dict[str, list[Tensor]], after: Tensor, last_value: Tensor, states: Tensor) -> Rollout:
+def _rollout(columns: dict[str, list[Tensor]], after: ActorCriticOutput, last: dict[str, Tensor], states: Tensor) -> Rollout:
     stacked = {name: torch.stack(rows) for name, rows in columns.items()}
-    following = torch.cat([stacked["value"][1:], after[None]])
-    next_value = torch.where(stacked["done"], last_value, following)
-    return Rollout(**stacked, next_value=next_value, states=states)
+    return Rollout(**stacked, **following(stacked, after, last), states=states)
 
 
 def _normalized(obs: np.ndarray, normalizer: NormalizeObservations | None) -> Tensor:

@@ -21,6 +21,7 @@ from rlplatform.algorithms.offline_rows import LOGGED_ROWS, OfflineRows
 from rlplatform.algorithms.pretraining import PRETRAINED, Anchor
 from rlplatform.algorithms.process_memory import keep_freed_memory
 from rlplatform.algorithms.rollout import Rollout, generalised_advantages, joined, segments, standardised
+from rlplatform.algorithms.tail_risk import RETURN_SAMPLES, TAIL_RISK, TailRisk, return_samples
 from rlplatform.models.rl_module import HIDDEN, ActorCriticModule
 
 ANCHOR_PARAMS = "anchor_params"
@@ -33,12 +34,14 @@ class VectorPPOLearner(ResumablePPOLearner):
     is reset there. Each epoch shuffles the sequences anew and uses every one of them, in the fewest minibatches of at most
     `minibatch_size` transitions, all of the same size or one sequence less. With
     `training.pretrain` an `Anchor` and `OfflineRows` add to the loss; with `training.exploration` the entropy of each
-    transition and the anchor's pull on it are weighted by the account's drawdown.
+    transition and the anchor's pull on it are weighted by the account's drawdown; with a quantile critic its loss takes the
+    place of the squared errors, and `TailRisk` mixes the advantages.
     """
 
     _exploration: ExplorationConfig | None = None
     _anchor: Anchor | None = None
     _logged: OfflineRows | None = None
+    _tail_risk: TailRisk | None = None
 
     def build(self) -> None:
         keep_freed_memory()
@@ -52,6 +55,9 @@ class VectorPPOLearner(ResumablePPOLearner):
         settings = self.config.learner_config_dict.get(LOGGED_ROWS)
         if settings is not None:
             self._logged = OfflineRows(settings, self.config.model_config, self._device)
+        settings = self.config.learner_config_dict.get(TAIL_RISK)
+        if settings is not None:
+            self._tail_risk = TailRisk(**settings)
 
     def get_state(self, *args, **kwargs) -> dict[str, Any]:
         state = super().get_state(*args, **kwargs)
@@ -71,6 +77,9 @@ class VectorPPOLearner(ResumablePPOLearner):
     def compute_loss_for_module(self, **kwargs: Any) -> Tensor:
         loss, batch, module_id = super().compute_loss_for_module(**kwargs), kwargs["batch"], kwargs["module_id"]
         params, pull = kwargs["fwd_out"][Columns.ACTION_DIST_INPUTS], None
+        if RETURN_SAMPLES in batch:
+            features = kwargs["fwd_out"][Columns.EMBEDDINGS]
+            loss = loss + self._tail_risk.value_coeff * self._quantile_loss(features, batch[RETURN_SAMPLES], module_id)
         if EXPLORATION in batch:
             loss = loss + self._entropy_withheld(batch[EXPLORATION], params, module_id)
             pull = self._exploration.anchor_weight(batch[EXPLORATION])
@@ -82,6 +91,13 @@ class VectorPPOLearner(ResumablePPOLearner):
             imitation = self._logged.loss(self.module[module_id].unwrapped())
             self.metrics.log_value((module_id, "imitation_loss"), imitation.detach(), window=1)
             loss = loss + self._logged.coeff * imitation
+        return loss
+
+    def _quantile_loss(self, features: Tensor, samples: Tensor, module_id: str) -> Tensor:
+        outputs = self.module[module_id].unwrapped().actor_critic.value(features)
+        loss = self._tail_risk.loss(outputs, samples)
+        figures = self._tail_risk.figures(outputs.detach(), samples)
+        self.metrics.log_dict({"quantile_loss": loss.detach(), **figures}, key=module_id, window=1)
         return loss
 
     def _entropy_withheld(self, weight: Tensor, params: Tensor, module_id: str) -> Tensor:
@@ -107,7 +123,7 @@ class VectorPPOLearner(ResumablePPOLearner):
         **kwargs: Any,
     ) -> Iterator[MultiAgentBatch]:
         rollout = joined(training_data.episodes, self._device)
-        columns = training_columns(rollout, self.config.gamma, self.config.lambda_)
+        columns = training_columns(rollout, self.config.gamma, self.config.lambda_, self._tail_risk)
         if self._exploration is not None:
             columns[EXPLORATION] = segments(self._exploration.weight(rollout.drawdown), rollout.segment_length)
         if self._anchor is not None and self._anchor.coeff > 0:
@@ -124,9 +140,13 @@ class VectorPPOLearner(ResumablePPOLearner):
                 yield _minibatch({name: column[rows] for name, column in columns.items()}, length)
 
 
-def training_columns(rollout: Rollout, gamma: float, gae_lambda: float) -> dict[str, Tensor]:
+def training_columns(rollout: Rollout, gamma: float, gae_lambda: float, tail_risk: TailRisk | None = None) -> dict[str, Tensor]:
     """What PPO's loss reads, as (sequences, L, …), and the state before each sequence (sequences, H)."""
     advantages = generalised_advantages(rollout, gamma, gae_lambda)
+    targets, sampled = advantages + rollout.value, {}
+    if tail_risk is not None:
+        sampled = {RETURN_SAMPLES: return_samples(rollout, gamma, gae_lambda)}
+        advantages = tail_risk.advantages(advantages, rollout.quantiles, sampled[RETURN_SAMPLES])
     time_major = {
         Columns.OBS: rollout.obs,
         ActorCriticModule.IS_FIRST: rollout.first,
@@ -134,7 +154,8 @@ def training_columns(rollout: Rollout, gamma: float, gae_lambda: float) -> dict[
         Columns.ACTION_DIST_INPUTS: rollout.params,
         Columns.ACTION_LOGP: rollout.log_prob,
         Postprocessing.ADVANTAGES: standardised(advantages),
-        Postprocessing.VALUE_TARGETS: advantages + rollout.value,
+        Postprocessing.VALUE_TARGETS: targets,
+        **sampled,
     }
     columns = {name: segments(values, rollout.segment_length) for name, values in time_major.items()}
     return columns | {Columns.STATE_IN: rollout.states.flatten(0, 1)}

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from rlplatform.data.fat_tail import FatTailMarket
 from rlplatform.data.lead_lag import LeadLagMarket
 from rlplatform.data.log_optimal import Forecast
 from rlplatform.data.market_law import (
@@ -240,4 +241,5 @@ MARKETS: dict[str, type] = {
     "pair": PairMarket,
     "no_signal": NoSignalMarket,
     "lead_lag": LeadLagMarket,
+    "fat_tail": FatTailMarket,
 }

@@ -24,6 +24,7 @@ from envs.observation import ACCOUNT_COLUMNS
 from envs.trading_env import TradingEnv
 from rlplatform.evaluation.backtest import Policy, gross_caps
 from rlplatform.evaluation.scoretable import percent
+from rlplatform.features.context.schema import entry_of
 from rlplatform.features.technical import ASSET_FEATURES, MARKET_FEATURES
 
 Array = np.ndarray
@@ -193,7 +194,10 @@ def _family(column: str) -> str:
     name = re.sub(r"_\d+$", "", column.rsplit(".", 1)[-1])
     if name.startswith("forecast"):
         return FORECASTS
-    return "market" if name.startswith("regime_") else _FAMILIES.get(name, OTHER)
+    if name.startswith("regime_"):
+        return "market"
+    around = entry_of(name)
+    return _FAMILIES.get(name) or (OTHER if around is None else around.group)
 
 
 def coalitions(groups: int, config: ExplainConfig | None = None) -> Coalitions:

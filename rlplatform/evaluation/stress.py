@@ -106,11 +106,13 @@ class Scenario:
         name: of its kind: "bootstrap", "calm", "choppy", "crisis" or "shock_<name>".
         tape: history, then the scenario; returns only, weekdays from the first date of the real tape on.
         first: row of the first decision, the last one of history.
+        drawn_from: (T,) row of the real tape that each bar is; −1 where it was made up.
     """
 
     name: str
     tape: MarketTape
     first: int
+    drawn_from: Array
 
     @property
     def period(self) -> tuple[str, str]:
@@ -131,34 +133,41 @@ def scenarios(tape: MarketTape, config: StressConfig | None = None) -> list[Scen
     if len(gross) < 2 * config.block_bars:
         raise ShapeError(f"stress: the tape has {len(gross)} returns; blocks of {config.block_bars} need twice as many.")
     rng = np.random.default_rng(config.seed)
-    drawn = [("bootstrap", block_bootstrap(gross, config.bars, config.block_bars, rng)) for _ in range(config.paths)]
+    draw = lambda rows: block_rows(rows, config.bars, config.block_bars, rng)  # noqa: E731
+    drawn = [("bootstrap", draw(np.arange(len(gross)))) for _ in range(config.paths)]
     regime = volatility_regime(gross.mean(axis=1))
     for code, name in enumerate(REGIME_NAMES):
         rows = np.flatnonzero(regime == code)
         if len(rows) >= config.block_bars:
-            draw = lambda rows=rows: block_bootstrap(gross, config.bars, config.block_bars, rng, rows)  # noqa: E731
-            drawn += [(name, draw()) for _ in range(config.paths)]
+            drawn += [(name, draw(rows)) for _ in range(config.paths)]
+    made = [(name, gross[rows], rows + 1) for name, rows in drawn]
     for shock in config.shocks:
-        drawn += [(f"shock_{shock.name}", shocked(gross, shock, config.block_bars, rng)) for _ in range(config.paths)]
-    return [_after_history(name, path, tape, config.history_bars) for name, path in drawn]
+        paths = (shocked(gross, shock, config.block_bars, rng) for _ in range(config.paths))
+        made += [(f"shock_{shock.name}", path, np.full(len(path), -1)) for path in paths]
+    return [_after_history(name, path, rows, tape, config.history_bars) for name, path, rows in made]
 
 
 def block_bootstrap(gross: Array, bars: int, block_bars: int, rng: np.random.Generator, rows: Array | None = None) -> Array:
     """Whole rows (bars, N) in blocks of geometric length, so that assets keep together and volatility keeps clustering.
-
-    Source: Politis & Romano (1994), "The stationary bootstrap".
 
     Args:
         gross: (T, N).
         block_bars: mean length of a block.
         rows: that may be drawn; a block goes on to the next of them. All if not given.
     """
-    rows = np.arange(len(gross)) if rows is None else rows
+    return gross[block_rows(np.arange(len(gross)) if rows is None else rows, bars, block_bars, rng)]
+
+
+def block_rows(rows: Array, bars: int, block_bars: int, rng: np.random.Generator) -> Array:
+    """(bars,) of `rows` in blocks of geometric length, `block_bars` on average; a block goes on to the next of them.
+
+    Source: Politis & Romano (1994), "The stationary bootstrap".
+    """
     begins = rng.random(bars) < 1.0 / block_bars
     begins[0] = True
     start = rng.integers(0, len(rows), bars)
     since = np.arange(bars) - np.maximum.accumulate(np.where(begins, np.arange(bars), 0))
-    return gross[rows[(start[np.maximum.accumulate(np.where(begins, np.arange(bars), 0))] + since) % len(rows)]]
+    return rows[(start[np.maximum.accumulate(np.where(begins, np.arange(bars), 0))] + since) % len(rows)]
 
 
 def shocked(gross: Array, shock: ShockConfig, block_bars: int, rng: np.random.Generator) -> Array:
@@ -191,11 +200,12 @@ def _standardised(columns: Array) -> Array:
     return centred / np.maximum(centred.std(axis=0), 1e-9)
 
 
-def _after_history(name: str, path: Array, tape: MarketTape, history_bars: int) -> Scenario:
-    history = tape.gross[-min(history_bars, len(tape)) :]
+def _after_history(name: str, path: Array, rows: Array, tape: MarketTape, history_bars: int) -> Scenario:
+    before = np.arange(len(tape))[-min(history_bars, len(tape)) :]
+    history = tape.gross[before]
     days = np.busday_offset(tape.dates[0].astype("datetime64[D]"), np.arange(len(history) + len(path)), roll="forward")
     made = MarketTape(dates=days, symbols=tape.symbols, gross=np.concatenate([history, path]))
-    return Scenario(name=name, tape=made, first=len(history) - 1)
+    return Scenario(name=name, tape=made, first=len(history) - 1, drawn_from=np.concatenate([before, rows]))
 
 
 def rule_player(

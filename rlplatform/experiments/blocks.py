@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from envs.errors import ConfigError
-from rlplatform.experiments.config import ExperimentConfig, config_content
+from rlplatform.experiments.config import BLOCKS, ExperimentConfig, config_content
 from rlplatform.experiments.loading import structure
 
 
@@ -19,7 +19,7 @@ class BlockFile:
     Attributes:
         where: the file's name, for messages.
         content: its mapping with overrides applied, and the sections that a dataset gives.
-        base: the training, the block left out.
+        base: the training; this block and others left out.
         block: as it stands.
     """
 
@@ -44,7 +44,7 @@ class BlockFile:
             raise ConfigError(
                 f"{where}: has no {name} block of keys and values, see {example}. One training alone: rlplatform train {path}"
             )
-        training = {key: value for key, value in content.items() if key != name}
+        training = {key: value for key, value in content.items() if key not in BLOCKS}
         base = structure(ExperimentConfig, training, where)
         return cls(where=where, content=content, base=base, block=content[name])
 

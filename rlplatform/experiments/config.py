@@ -17,10 +17,12 @@ from envs.pair_leverage import PairLeverageConfig
 from envs.portfolio import PortfolioConfig
 from envs.regime import RegimeConfig
 from rlplatform.algorithms.cql import CQLTrainingConfig
+from rlplatform.algorithms.differentiable import DifferentiableTrainingConfig
 from rlplatform.algorithms.discrete_cql import DiscreteCQLTrainingConfig
 from rlplatform.algorithms.imitation import BCTrainingConfig, MARWILTrainingConfig
 from rlplatform.algorithms.iql import IQLTrainingConfig
 from rlplatform.algorithms.ppo import PPOTrainingConfig
+from rlplatform.algorithms.tail_risk import check_tail_risk
 from rlplatform.data import BundledConfig, FolderConfig, SyntheticConfig, YahooConfig
 from rlplatform.evaluation.baselines import BaselineConfig
 from rlplatform.evaluation.gate import GateConfig
@@ -41,9 +43,11 @@ EnvConfig = Annotated[PortfolioConfig | RegimeConfig | PairLeverageConfig, Field
 _OurModels = Annotated[GRUConfig | MLPConfig | GNNConfig, Field(discriminator="kind")]
 ImitationConfig = BCTrainingConfig | MARWILTrainingConfig
 OfflineTrainingConfig = ImitationConfig | CQLTrainingConfig | IQLTrainingConfig | DiscreteCQLTrainingConfig
-TrainingConfig = Annotated[PPOTrainingConfig | OfflineTrainingConfig, Field(discriminator="algorithm")]
+OnlineTrainingConfig = PPOTrainingConfig | DifferentiableTrainingConfig
+TrainingConfig = Annotated[OnlineTrainingConfig | OfflineTrainingConfig, Field(discriminator="algorithm")]
 Period = tuple[datetime.date, datetime.date]
-SEARCH, WALKFORWARD, FORECAST = "search", "walkforward", "forecast"  # blocks of a file that are no part of a training
+SEARCH, WALKFORWARD, FORECAST, PIPELINE, ABLATION = "search", "walkforward", "forecast", "pipeline", "ablation"
+BLOCKS = (SEARCH, WALKFORWARD, FORECAST, PIPELINE, ABLATION)  # of a file that are no part of a training
 
 
 def _own_model(content: Any, ours: Callable[[Any], EncoderConfig]) -> EncoderConfig:
@@ -169,6 +173,7 @@ class ExperimentConfig:
                 f"training.algorithm = {algorithm} learns from the environment and reads no dataset. Leave `dataset` out, or "
                 "train an offline algorithm on it and go on from that run with training.pretrain.run."
             )
+        check_tail_risk(self.training, self.model)
         if not offline and self.evaluation.select_by in ("wis", "dr"):
             raise ConfigError(
                 f"evaluation.select_by = {self.evaluation.select_by} judges by logged episodes; training.algorithm = "
@@ -179,6 +184,11 @@ class ExperimentConfig:
     def step_unit(self) -> str:
         """What the training's length is counted in."""
         return "env_steps" if self.dataset is None else "gradient_steps"
+
+    @property
+    def needs_ray(self) -> bool:
+        """Whether the training runs on Ray; one by gradients through the ledger in this process does not."""
+        return not isinstance(self.training, DifferentiableTrainingConfig) or self.training.num_processes > 0
 
     @property
     def sha256(self) -> str:
@@ -210,7 +220,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
         ConfigError: names the file and the key.
     """
     content = config_content(path, overrides)
-    for block in (SEARCH, WALKFORWARD, FORECAST):
+    for block in BLOCKS:
         content.pop(block, None)
     return structure(ExperimentConfig, content, where=Path(path).name)
 

@@ -14,6 +14,7 @@ from typing import Any
 from envs.errors import ConfigError
 from envs.tape import MarketTape
 from envs.terms import CostConfig, FinancingConfig
+from rlplatform.algorithms.differentiable import DifferentiableTrainingConfig, check_differentiable
 from rlplatform.data import BundledConfig, FolderConfig, load_prices
 from rlplatform.data.request import clean_period
 from rlplatform.evaluation.baselines import judge_baselines
@@ -70,6 +71,8 @@ def checked_market(config: ExperimentConfig) -> Market:
     Place.of(config.results_dir)
     market = prepare_market(config)
     env = training_env(config, market.tape)
+    if isinstance(config.training, DifferentiableTrainingConfig):
+        check_differentiable(config.training, config.model, env.task)
     if config.dataset is not None:
         check_dataset_fits(config, env)
     check_pretraining(config)
@@ -152,7 +155,7 @@ def _train_and_judge(
 
     record("running")
     try:
-        on_phase("starting Ray")
+        on_phase("starting Ray" if job.config.needs_ray else "starting")
         standing = train(job.config, job.market.tape, job.run, on_row, job.resume)
         on_phase("judging the policy and its baselines")
         policy = Policy.load(good_checkpoint(job.run.checkpoint(judged_checkpoint(job.config, standing)), on_note) / "policy")
@@ -210,6 +213,8 @@ def _outcome(config: ExperimentConfig, standing: Standing, policy: Policy, verdi
 
 def _passes(config: ExperimentConfig, done: int) -> int:
     """Forward passes of the network over one transition, a backward pass counted as two."""
+    if isinstance(config.training, DifferentiableTrainingConfig):
+        return 3 * done
     if config.dataset is None:  # one forward for each sampled step, forward and backward in each epoch
         return done * (1 + 3 * config.training.num_epochs)
     return 3 * done * config.training.batch_size

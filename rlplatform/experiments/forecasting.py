@@ -23,16 +23,25 @@ from rlplatform.experiments.results_directory import FAILED, FINISHED, INTERRUPT
 from rlplatform.experiments.storage import local_results_dir
 from rlplatform.experiments.yaml_text import dump_yaml
 from rlplatform.features.forecasts import Forecast, ForecastConfig, make_backend
+from rlplatform.features.forecasts.calibration import Calibration
+from rlplatform.features.forecasts.calibration_score import (
+    CalibrationScore,
+    calibrated_at,
+    compare_calibration,
+    rows_with_lead,
+)
+from rlplatform.features.forecasts.chronos_finetuning import FinetuneConfig
 from rlplatform.features.forecasts.chronos_training import (
     ForecasterTrainingConfig,
     TrainedForecaster,
     train_forecaster,
 )
-from rlplatform.features.forecasts.comparison import ForecastScore, compare_forecasts
+from rlplatform.features.forecasts.comparison import ForecastDifference, ForecastScore, compare_forecasts, difference
 from rlplatform.features.forecasts.learned import SIDECAR
 from rlplatform.features.forecasts.panel import log_returns_of
 from rlplatform.features.forecasts.registry import LEARNED, leaf
 from rlplatform.features.forecasts.scoring import outcomes
+from rlplatform.features.forecasts.specialists import specialists_at, specialists_forecast
 from rlplatform.files import write_json
 
 EXAMPLE = "tune_configs/forecast_features.yaml"
@@ -45,10 +54,12 @@ class ForecastBlock:
 
     Attributes:
         train: the network, and how it learns from `split.train`.
+        finetune: how it becomes a specialist of one symbol.
         backends: who is judged on `split.test`; bootstrap is what the others are held against.
     """
 
     train: ForecasterTrainingConfig = field(default_factory=ForecasterTrainingConfig)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     backends: tuple[str, ...] = JUDGED
 
     def __post_init__(self) -> None:
@@ -169,16 +180,23 @@ class ForecastEvaluation:
         seconds: each backend took.
         period: first and last day at which a forecast was made.
         model: folder of the Chronos that was judged, if any.
+        differences: of the specialists against that Chronos, over all their symbols and one by one.
+        calibration: of each backend and horizon, how often recalibration was kept and what it gained.
     """
 
     scores: tuple[ForecastScore, ...]
     seconds: dict[str, float]
     period: tuple[str, str]
     model: str | None
+    differences: tuple[ForecastDifference, ...] = ()
+    calibration: tuple[CalibrationScore, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        rows = [score.to_dict() for score in self.scores]
-        return {"period": list(self.period), "model": self.model, "seconds": self.seconds, "scores": rows}
+        rows, against = [score.to_dict() for score in self.scores], [each.to_dict() for each in self.differences]
+        content = {"period": list(self.period), "model": self.model, "seconds": self.seconds, "scores": rows}
+        if self.calibration:
+            content["calibration"] = [each.to_dict() for each in self.calibration]
+        return content | ({"specialists_against_generic": against} if against else {})
 
     @property
     def sentence(self) -> str:
@@ -200,18 +218,27 @@ class ForecastEvaluation:
 
 
 def evaluate(
-    forecasting: Forecasting, model: Path | None = None, on_phase: Callable[[str], None] = lambda text: None
+    forecasting: Forecasting,
+    model: Path | None = None,
+    on_phase: Callable[[str], None] = lambda text: None,
+    specialists: Path | None = None,
 ) -> ForecastEvaluation:
     """Judge the block's backends at every close of `split.test`, all on the same (symbol, day) pairs.
+
+    With `features.forecasts.calibration` each is judged without and with recalibration (`<name>+<method>`).
 
     Args:
         model: a forecaster's directory, or the folder of any Chronos model; the newest of this name if not given.
         on_phase: is told who forecasts.
+        specialists: directory of `forecast finetune`; they are one row more, and are held against the generic Chronos.
 
     Raises:
         ConfigError: no such model, or one that has learnt from the days it is judged on.
     """
     experiment, names = forecasting.experiment, forecasting.block.backends
+    models = {} if specialists is None else specialists_at(specialists)
+    if models and "chronos" not in names:
+        names = (*names, "chronos")  # what the specialists are held against
     folder = _model_folder(experiment, model) if "chronos" in names else None
     config = _with_model(forecasting.forecasts, folder)
     prices = load_prices(experiment.data)
@@ -222,16 +249,40 @@ def evaluate(
         raise ConfigError(f"split.test = [{start}, {end}] holds none of the prices' days.")
     forecasts: dict[str, Forecast] = {}
     seconds: dict[str, float] = {}
+    calibrations: dict[str, Calibration] = {}
+    calibrating, lead = config.calibration.method != "none", rows_with_lead(rows, config.calibration, config.horizons)
     for name in names:
         on_phase(f"{name}: {len(rows) * prices.num_assets:,} forecasts")
         began = time.process_time()
         backend = make_backend(dataclasses.replace(config, backend=name)) if name == "core" else leaf(name, config)
-        forecasts[name] = backend.forecast(prices.dates, log_returns, rows)
+        made = backend.forecast(prices.dates, log_returns, lead)
+        forecasts[name] = made.rows(np.isin(lead, rows))
+        if calibrating:
+            calibrations[name] = calibrated_at(rows, made, lead, log_returns, config.calibration)
         seconds[name] = round(time.process_time() - began, 2)
-    scores = compare_forecasts(forecasts, outcomes(log_returns, config.horizons)[rows])
+    outcome = outcomes(log_returns, config.horizons)[rows]
+    calibrated: list[CalibrationScore] = []
+    for name, calibration in calibrations.items():
+        method = config.calibration.method
+        calibrated += compare_calibration(name, forecasts[name], calibration, outcome, method)
+        forecasts[f"{name}+{method}"] = calibration.forecast
+    differences: list[ForecastDifference] = []
+    if models:
+        on_phase(f"specialists: {len(rows) * prices.num_assets:,} forecasts")
+        began = time.process_time()
+        forecasts["specialists"] = specialists_forecast(config, models, prices, log_returns, rows)
+        seconds["specialists"] = round(time.process_time() - began, 2)
+        columns = [column for column, symbol in enumerate(prices.symbols) if symbol in models]
+        differences = difference(forecasts["specialists"], forecasts["chronos"], outcome, prices.symbols, columns)
+    scores = compare_forecasts(forecasts, outcome)
     days = (str(prices.dates[rows[0]])[:10], str(prices.dates[rows[-1]])[:10])
     result = ForecastEvaluation(
-        scores=tuple(scores), seconds=seconds, period=days, model=None if folder is None else str(folder)
+        scores=tuple(scores),
+        seconds=seconds,
+        period=days,
+        model=None if folder is None else str(folder),
+        differences=tuple(differences),
+        calibration=tuple(calibrated),
     )
     if folder is not None and folder.name == "model" and (folder.parent / ForecasterDirectory.CONTENT).is_file():
         write_json(folder.parent / "evaluation.json", result.to_dict())
@@ -248,4 +299,4 @@ def _model_folder(experiment: ExperimentConfig, model: Path | None) -> Path:
 def _with_model(config: ForecastConfig, folder: Path | None) -> ForecastConfig:
     if folder is None:
         return config
-    return dataclasses.replace(config, chronos=dataclasses.replace(config.chronos, path=str(folder)))
+    return dataclasses.replace(config, chronos=dataclasses.replace(config.chronos, path=str(folder), paths={}))

@@ -26,7 +26,7 @@ SOURCE = Path(__file__).resolve().parents[2]
 CODE = ("envs", "rlplatform")
 NOT_CODE = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
 OVERRIDING = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")  # Ray's client prefers them to the address that it is given
-PATH_KEYS = ("results_dir", "data.path", "dataset.paths", "training.pretrain.run")
+PATH_KEYS = ("results_dir", "data.path", "dataset.paths", "training.pretrain.run", "features.context.path")
 # Settings of the driver and of every worker. Never a secret: runtime_env stands in the dashboard for all to read.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 PATIENCE_S = 60.0  # of a watcher whose cluster does not answer: a dashboard may be busy, or a forwarded port down

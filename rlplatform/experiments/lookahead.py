@@ -1,4 +1,4 @@
-"""Look-ahead proof of an experiment: change its prices after a day, and nothing decided by that day may move."""
+"""Look-ahead proof of an experiment: change prices and news after a day, and nothing decided by that day may move."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ from rlplatform.experiments.lookahead_accounts import (
 )
 from rlplatform.experiments.market import Market, prepare_market
 from rlplatform.features import FeatureScaler
-from rlplatform.features.lookahead import LookaheadError, first_leak, tape_columns, with_changed_future
+from rlplatform.features.context.asof import load_series
+from rlplatform.features.context.panel import reads_series
+from rlplatform.features.context.series import Series
+from rlplatform.features.lookahead import LookaheadError, PricesAndSeries, first_leak, tape_columns, with_changed_future
 
 Array = np.ndarray
 
@@ -53,7 +56,7 @@ class Finding:
     """Something that knew what it could not know.
 
     Attributes:
-        check: which check found it: "symbols", "features", "scaler", "env", "execution", "normaliser" or "selection".
+        check: which check found it: "symbols", "features", "series", "scaler", "env", "execution", "normaliser" or "selection".
         culprit: feature, column of the observation, or statistic.
         where: asset, date and row of the value, as far as it has them.
         changed_after: day whose later prices were changed.
@@ -108,13 +111,35 @@ class GivenPrices:
         return self.prices
 
 
+@dataclass(frozen=True, kw_only=True)
+class GivenSeries:
+    """In place of a `SeriesConfig`: a series that is at hand already."""
+
+    series: Series
+
+    @property
+    def kind(self) -> str:
+        return self.series.kind
+
+    @property
+    def max_age_days(self) -> int:
+        return self.series.max_age_days
+
+    def load(self, name: str, folder: str | None, since: np.datetime64 | None = None) -> Series:
+        return self.series
+
+
 def prove(config: ExperimentConfig, cuts: int = 6, seed: int = 0, pipeline: Pipeline | None = None) -> LookaheadProof:
     """Run the experiment's pipeline on its prices and on prices that differ after a cut, and compare all before it.
+
+    With the prices change the series of `features.context`: every value published after the close of the cut, and revisions
+    published then of values known before.
 
     | check | must not move when prices change after | |
     |---|---|---|
     | symbols | any cut | the list of assets |
     | features | any cut t | features, context, forecasts, returns of rows ≤ t, the scaler held fixed |
+    | series | the middle cut | the same, when the series alone change |
     | scaler | the last training day | mean and standard deviation of every column |
     | env | any cut t | observations, masks, rewards and infos up to t; weights decided at t |
     | execution | (must move) | the reward for what was decided at t: else it is traded at a price that is known already |
@@ -126,7 +151,8 @@ def prove(config: ExperimentConfig, cuts: int = 6, seed: int = 0, pipeline: Pipe
         seed: of the changed prices and of the actions.
 
     Raises:
-        LookaheadError: nothing at all moves, not even later rows: the pipeline does not read the prices of `config.data`.
+        LookaheadError: nothing at all moves, not even later rows: the pipeline does not read the prices of `config.data`, or
+            not the series of `config.features.context`.
     """
     return _Proof(config, pipeline or Pipeline(), cuts, seed).run()
 
@@ -136,8 +162,10 @@ class _Proof:
 
     def __init__(self, config: ExperimentConfig, pipeline: Pipeline, cuts: int, seed: int) -> None:
         self.config, self.pipeline, self.rng = config, pipeline, np.random.default_rng(seed)
-        self.seed, self.prices = seed, load_prices(config.data)
-        self.market = self._build(self.prices, None)
+        prices, context = load_prices(config.data), config.features.context
+        self.seed, self.prices = seed, prices
+        self.source = PricesAndSeries(prices=prices, series={} if context is None else load_series(context, prices))
+        self.market = self._build(self.source, None)
         self.tape = self.market.tape
         self.checks: dict[str, int] = {}
         self.findings: list[Finding] = []
@@ -150,6 +178,8 @@ class _Proof:
         split = self.config.split
         for cut in self.cuts:
             self._check_rows(cut)
+        if self.source.series:
+            self._check_series(self.cuts[len(self.cuts) // 2])
         self._check_fit("scaler", split.train[1], lambda market: _scaler_columns(market.scaler))
         if self.config.dataset is None:
             self._check_fit("normaliser", split.train[1], lambda market: self.pipeline.normaliser(self.config, market.tape))
@@ -160,11 +190,28 @@ class _Proof:
             checks=self.checks, cuts=tuple(self._date(cut) for cut in self.cuts), findings=tuple(self.findings)
         )
 
-    def _build(self, prices: Prices, scaler: FeatureScaler | None) -> Market:
-        return self.pipeline.prepare(dataclasses.replace(self.config, data=GivenPrices(prices=prices)), scaler)
+    def _build(self, source: PricesAndSeries, scaler: FeatureScaler | None) -> Market:
+        features = self.config.features
+        if source.series:
+            given = {name: GivenSeries(series=series) for name, series in source.series.items()}
+            features = dataclasses.replace(features, context=dataclasses.replace(features.context, series=given))
+        data = GivenPrices(prices=source.prices)
+        return self.pipeline.prepare(dataclasses.replace(self.config, data=data, features=features), scaler)
+
+    def _changed(self, cut: int) -> PricesAndSeries:
+        """Prices and series that differ after the cut."""
+        return with_changed_future(self.source, self._price_row(cut), self.rng)
+
+    def _check_series(self, cut: int) -> None:
+        """The series alone change: what moves then, and what must not."""
+        changed = dataclasses.replace(self._changed(cut), prices=self.prices)
+        before, after = tape_columns(self.tape), tape_columns(self._build(changed, self.market.scaler).tape)
+        if first_leak(before, after) is None and reads_series(self.config.features.context):
+            raise LookaheadError("nothing moved when series alone changed: does the pipeline read features.context.series?")
+        self._compare("series", before, after, cut, upto=cut)
 
     def _check_rows(self, cut: int) -> None:
-        changed = self._build(with_changed_future(self.prices, self._price_row(cut), self.rng), self.market.scaler).tape
+        changed = self._build(self._changed(cut), self.market.scaler).tape
         self._count("symbols", self.tape.num_assets)
         if changed.symbols != self.tape.symbols:
             lost = sorted(set(self.tape.symbols) - set(changed.symbols)) or ["their order"]
@@ -201,11 +248,12 @@ class _Proof:
         cut = self.tape.row_range(None, str(day))[1]
         if cut >= len(self.tape) - 1:
             return
-        changed = self._build(with_changed_future(self.prices, self._price_row(cut), self.rng), None)
+        source = self._changed(cut)
+        changed = self._build(source, None)
         if changed.tape.symbols != self.tape.symbols:
             return  # reported by the cuts
         if check != "scaler":  # a scaler that peeks moves all that is scaled; it has a check of its own
-            changed = self._build(changed.prices, self.market.scaler)
+            changed = self._build(source, self.market.scaler)
         self._compare(check, figures(self.market), figures(changed), cut, upto=None)
 
     def _compare(self, check: str, true: Columns, changed: Columns, cut: int, upto: int | None) -> None:
@@ -219,7 +267,8 @@ class _Proof:
         name, cell = found
         where = f"[row {cell[0]}]" if upto is None else f"[{self._date(cell[0])}, row {cell[0]}{self._asset(cell)}]"
         values = (float(np.atleast_1d(each[name])[cell]) for each in (true, changed))
-        explanation = "moves from {:.6g} to {:.6g} when prices after {} change".format(*values, self._date(cut))
+        what = "series" if check == "series" else "prices and series" if self.source.series else "prices"
+        explanation = "moves from {:.6g} to {:.6g} when {} after {} change".format(*values, what, self._date(cut))
         self._found(check, name, where, cut, explanation)
 
     def _found(self, check: str, culprit: str, where: str, cut: int, explanation: str) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from envs.errors import MarketDataError
@@ -11,26 +12,31 @@ from envs.tape import MarketTape
 from rlplatform.data import Prices, load_prices
 from rlplatform.experiments.config import ExperimentConfig, SplitConfig
 from rlplatform.features import FeatureBuilder, FeatureConfig, FeatureScaler
+from rlplatform.features.context.asof import AlignedSeries, load_series
+from rlplatform.features.context.series import Series
 from rlplatform.features.technical import ASSET_FEATURES
 
 
 @dataclass(frozen=True, kw_only=True)
 class Market:
-    """Prices, the scaler that training rows gave, and the tape that environments read."""
+    """Prices, the scaler that training rows gave, the tape that environments read, and the series of `features.context`."""
 
     prices: Prices
     scaler: FeatureScaler
     tape: MarketTape
+    series: Mapping[str, Series] = field(default_factory=dict)
 
     def described(self) -> dict[str, Any]:
         """For a manifest: which prices, of what, from when to when."""
         prices = self.prices
+        series = {name: each.described() for name, each in self.series.items()}
         return {
             "source": prices.source,
             "sha256": prices.sha256,
             "symbols": list(prices.symbols),
             "first": str(prices.dates[0])[:10],
             "last": str(prices.dates[-1])[:10],
+            **({"series": series} if series else {}),
         }
 
 
@@ -46,22 +52,27 @@ def prepare_market(config: ExperimentConfig, scaler: FeatureScaler | None = None
     prices = load_prices(config.data)
     if scaler is not None:
         prices = _as_learnt(config, prices, scaler)
-    cube = FeatureBuilder(config.features).build(prices)
+    context = config.features.context
+    series = {} if context is None else load_series(context, prices)
+    cube = FeatureBuilder(config.features).build(prices, series=series)
     if scaler is None:
         _check_periods(cube.to_tape(), config.split)
         start, end = map(str, config.split.train)
         left_out = [(str(first), str(last)) for first, last in config.split.left_out]
         scaler = cube.fit_scaler(train_end=end, train_start=start, left_out=left_out)
-    return Market(prices=prices, scaler=scaler, tape=cube.scaled(scaler).to_tape())
+    return Market(prices=prices, scaler=scaler, tape=cube.scaled(scaler).to_tape(), series=series)
 
 
-def tape_of(config: ExperimentConfig, prices: Prices, scaler: FeatureScaler) -> MarketTape:
+def tape_of(config: ExperimentConfig, prices: Prices, scaler: FeatureScaler, series: AlignedSeries | None = None) -> MarketTape:
     """What the policy of a run sees of other prices, such as a scenario's: its features, scaled as in training.
+
+    Args:
+        series: what the bars knew of the series of `features.context`; read from its files if not given.
 
     Raises:
         ConfigError: the prices lack what the scaler was fitted on, such as volume.
     """
-    return FeatureBuilder(config.features).build(_as_learnt(config, prices, scaler)).scaled(scaler).to_tape()
+    return FeatureBuilder(config.features).build(_as_learnt(config, prices, scaler), series=series).scaled(scaler).to_tape()
 
 
 def _as_learnt(config: ExperimentConfig, prices: Prices, scaler: FeatureScaler) -> Prices:

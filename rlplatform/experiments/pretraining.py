@@ -1,4 +1,4 @@
-"""Going on from an earlier run with PPO: what it takes, and whether it may."""
+"""Going on from an earlier run: what it takes, and whether it may."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from rlplatform.experiments.run_directory import RunDirectory
 
 
 def pretrain_overrides(path: Path) -> list[str]:
-    """The overrides by which PPO goes on from a run: its policy, its model, and its critic if it trained one.
+    """The overrides by which a training goes on from a run: its policy, its model, and its critic if it trained one.
 
     Raises:
         ConfigError: no run there.
     """
     run = RunDirectory.open(path)
     config = run.config()
-    with_critic = config.training.algorithm != "bc"
+    with_critic = config.training.algorithm not in ("bc", "differentiable")
     model = [f"model.{key}={json.dumps(value)}" for key, value in plain(config.model).items()]
     return [f"training.pretrain.run={run.path}", f"training.pretrain.load_value={json.dumps(with_critic)}", *model]
 

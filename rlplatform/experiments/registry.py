@@ -19,7 +19,7 @@ from rlplatform.files import replaced_file
 
 REGISTRY_FILE = "registry.parquet"
 FIGURES = tuple(Metrics.__dataclass_fields__)
-FOUND = ("*/manifest.json", "*/winner/manifest.json")
+FOUND = ("*/manifest.json", "*/winner/manifest.json", "*/arms/*/manifest.json")
 RUN, WALK = "run", "walk-forward"  # kinds of rows
 TEXTS = ("run", "path", "manifest_sha256", "registered", "status", "started", "finished", "kind", "name", "setting")
 TEXTS += ("algorithm", "model", "env", "symbols", "start", "end", "terms", "data_sha256", "code_commit", "verdict")
@@ -65,13 +65,13 @@ def setting_of(run: Path) -> str:
 
 
 def trials_of(run: Path, bars_per_year: int = 252) -> Trials:
-    """What a run was chosen from: the trials of its sweep, by the sweep's manifest; 1 for a run by itself.
+    """What a run was chosen from: the trials of its sweep or ablation, by that manifest; 1 for a run by itself.
 
     The spread of the trials' Sharpe ratios is that of the validation period, where the choice was made.
     """
     run = Path(run).resolve()
     for sweep in (run.parent, run.parent.parent):
-        if (sweep / "sweep.yaml").is_file():
+        if any((sweep / name).is_file() for name in ("sweep.yaml", "ablation.yaml")):
             count = max(1, _manifest(sweep / "manifest.json").get("num_trials") or 1)
             returns = sweep / "trial_returns.parquet"
             measured = Trials.of_returns(pd.read_parquet(returns).to_numpy(), bars_per_year) if returns.is_file() else Trials()
@@ -96,7 +96,7 @@ def _run_row(results: Path, path: Path) -> dict[str, Any]:
     run, text = path.parent, path.read_text(encoding="utf-8")
     manifest, config = json.loads(text), read_yaml(run / "config.yaml")
     return _row(manifest, config, text, trials_of(run)) | {
-        "run": run.name if run.name != "winner" else f"{run.parent.name}/winner",
+        "run": _name_of(run),
         "path": str(run.relative_to(results)),
         "kind": RUN,
         "setting": _setting(config),
@@ -105,6 +105,13 @@ def _run_row(results: Path, path: Path) -> dict[str, Any]:
         "end": str(config["split"]["test"][1]),
         **_figures(manifest.get("test")),
     }
+
+
+def _name_of(run: Path) -> str:
+    """The directory's, with that of the sweep or ablation it belongs to."""
+    if run.parent.name == "arms":
+        return f"{run.parent.parent.name}/{run.name}"
+    return f"{run.parent.name}/winner" if run.name == "winner" else run.name
 
 
 def _walk_rows(results: Path, path: Path) -> Iterator[dict[str, Any]]:

@@ -12,25 +12,20 @@ without pickle. A checkpoint without these files (an earlier version's, or of tr
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from ray.rllib.algorithms.algorithm import Algorithm
-from safetensors.numpy import load_file, save_file
 
 from rlplatform.algorithms.process_random import random_state, set_random_state
+from rlplatform.algorithms.state_tree import Tree, read_tree, write_tree
 from rlplatform.algorithms.vector_env_runner import VectorEnvRunner
 from rlplatform.experiments.config import ExperimentConfig
-from rlplatform.files import write_json
 
 ARRAYS, VALUES = "sampling.safetensors", "sampling.json"
 ANSWER_S = 60.0  # a runner has to say where it stands; one that does not begins anew after a restart
-
-Tree = dict[str, Any]
 
 
 def save_sampling(algorithm: Algorithm, config: ExperimentConfig, directory: Path) -> None:
@@ -45,9 +40,7 @@ def save_sampling(algorithm: Algorithm, config: ExperimentConfig, directory: Pat
         "learners": dict(_learner_states(algorithm)),
         "runners": {str(index): state for index, state in runners.items()},
     }
-    arrays: dict[str, np.ndarray] = {}
-    write_json(directory / VALUES, _without_arrays(tree, "", arrays))
-    save_file(arrays, directory / ARRAYS)
+    write_tree(tree, directory / ARRAYS, directory / VALUES)
 
 
 def load_sampling(directory: Path, config: ExperimentConfig) -> Tree | None:
@@ -57,17 +50,9 @@ def load_sampling(directory: Path, config: ExperimentConfig) -> Tree | None:
     """
     if not (directory / VALUES).is_file():
         return None
-    tree = json.loads((directory / VALUES).read_text(encoding="utf-8"))
+    tree = read_tree(directory / ARRAYS, directory / VALUES)
     own = config.seed, getattr(config.training, "num_envs_per_env_runner", None)
-    if (tree["seed"], tree["num_envs"]) != own:
-        return None
-    for path, array in load_file(directory / ARRAYS).items():
-        *parents, last = path.split(".")
-        place = tree
-        for parent in parents:
-            place = place[parent]
-        place[last] = array
-    return tree
+    return tree if (tree["seed"], tree["num_envs"]) == own else None
 
 
 def restore_sampling(algorithm: Algorithm, tree: Tree) -> None:
@@ -117,17 +102,3 @@ def _learner_state(learner: Any) -> Tree:
 
 def _restore_learner(learner: Any, state: Tree) -> None:
     set_random_state(state)
-
-
-def _without_arrays(value: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
-    """The tree's plain values; its arrays go into `arrays`."""
-    if isinstance(value, Mapping):
-        kept = {}
-        for name, each in value.items():
-            below = f"{path}.{name}".lstrip(".")
-            if isinstance(each, np.ndarray):
-                arrays[below] = np.ascontiguousarray(each)
-            else:
-                kept[name] = _without_arrays(each, below, arrays)
-        return kept
-    return value

@@ -27,11 +27,17 @@ from rlplatform.experiments.config import ExperimentConfig
 from rlplatform.experiments.judging import policy_name, whole_period
 from rlplatform.experiments.market import Market, prepare_market, tape_of
 from rlplatform.experiments.run_directory import RunDirectory
+from rlplatform.features.context.asof import align
 from rlplatform.files import write_json
 from rlplatform.models.policy import Policy
 
 FILE = "stress.json"
 RULES = ("EQUAL_WEIGHT", "MOMENTUM", "INVERSE_VOLATILITY")  # beside the benchmark; all others take an optimiser or hold still
+
+_SERIES_NOTE = (
+    "The series of features.context come with the days that are drawn, each day's value and change; in a made-up crash they "
+    "are unknown and the policy is shown their neutral values."
+)
 
 
 def stress_run(
@@ -68,7 +74,10 @@ def stress(
     rules = standard_baselines(market.tape.symbols, config.evaluation.baselines)
     against = benchmark or find_benchmark(list(rules), config.evaluation.gate.benchmark)
     paths = scenarios(market.tape, settings)
-    observed = {path.tape.sha256: tape_of(config, prices_of(path), market.scaler) for path in paths}
+    series = align(market.series, market.prices)
+    observed = {
+        path.tape.sha256: tape_of(config, prices_of(path), market.scaler, series.redrawn(path.drawn_from)) for path in paths
+    }
     env = whole_period(config.env)
     players: dict[str, Player] = {name: policy_player(name, policy, env, lambda tape: observed[tape.sha256])}
     for rule in (against, *_rules(list(rules))):
@@ -106,4 +115,5 @@ def _notes(config: ExperimentConfig, tape: MarketTape, settings: StressConfig) -
         *([f"{shocks}."] if shocks else []),
         f"Everyone pays {config.env.costs.proportional_bps:g} bp of traded value. Features are rebuilt on each path and scaled "
         "as in training. A scenario is a question, not a forecast: it has no probability.",
+        *([_SERIES_NOTE] if config.features.context is not None and config.features.context.series else []),
     )

@@ -16,6 +16,7 @@ from rlplatform.evaluation.sweep_plots import plot_parallel_coordinates, plot_pa
 from rlplatform.experiments.search import METRICS, SearchConfig, Settings
 from rlplatform.experiments.standing import Standing
 from rlplatform.experiments.sweep_directory import FINISHED, STOPPED, SweepDirectory, TrialDirectory, count_statuses
+from rlplatform.experiments.sweep_frontier import sweep_frontier
 from rlplatform.files import replaced_file
 
 if TYPE_CHECKING:
@@ -135,6 +136,9 @@ class SweepResults:
                 [s.settings for s in scored for _ in s.scores], [x for s in scored for x in s.scores], self.search.metric
             ),
         }
+        frontier = sweep_frontier(tuple(scored), self.trials, directory.config().base)
+        if frontier is not None:
+            figures["frontier"] = frontier
         (directory.path / "plots").mkdir(exist_ok=True)
         for name, figure in figures.items():
             with replaced_file(directory.path / "plots" / f"{name}.png") as path:

@@ -19,6 +19,8 @@ from envs.errors import PlatformError
 from envs.tape import MarketTape
 from envs.trading_env import TradingEnv, TradingVectorEnv
 from rlplatform.algorithms.cql import build_cql
+from rlplatform.algorithms.differentiable import DifferentiableTrainingConfig
+from rlplatform.algorithms.differentiable_algorithm import DifferentiableAlgorithm
 from rlplatform.algorithms.discrete_cql import build_discrete_cql
 from rlplatform.algorithms.export import policy_from
 from rlplatform.algorithms.imitation import build_bc, build_marwil
@@ -57,6 +59,7 @@ class Trainer(ABC):
 
     Attributes:
         unit: what its length is counted in, a field of `Standing`.
+        state_name: its directory in a checkpoint.
         algorithm: built, and stopped by whoever made the trainer.
         judge: chooses the best checkpoint by held-out episodes; None where none are held out.
     """
@@ -64,7 +67,8 @@ class Trainer(ABC):
     unit: ClassVar[str]
     losses: ClassVar[tuple[str, ...]]  # that must stay finite
     renamed: ClassVar[Mapping[str, str]]  # RLlib's names of the learner's metrics → ours
-    algorithm: Algorithm
+    state_name: ClassVar[str] = "rllib"
+    algorithm: Algorithm | DifferentiableAlgorithm
     judge: HeldOutJudge | None = None
 
     @abstractmethod
@@ -134,7 +138,7 @@ class OnlineTrainer(Trainer):
         "imitation_loss": "imitation_loss",
         "exploration_weight": "exploration_weight",
         "entropy_in_drawdown": "entropy_in_drawdown",
-    }
+    } | {name: name for name in ("quantile_loss", "value_at_risk", "cvar", "tail_share", "quantile_crossings")}
 
     def __init__(self, config: ExperimentConfig, tape: MarketTape, seed: int, fresh: bool) -> None:
         self._config = config
@@ -169,6 +173,27 @@ class OnlineTrainer(Trainer):
             if name.startswith("episode_") and figures.get(name) is None:
                 figures[name] = value
         return figures
+
+
+class DifferentiableTrainer(OnlineTrainer):
+    """Gradients through the ledger, in accounts of the training environment."""
+
+    losses = ("policy_loss", "gradient_norm")
+    renamed: ClassVar = {
+        name: name for name in ("policy_loss", "bar_reward", "gradient_norm", "learning_rate", "turnover", "kl_to_pretrained")
+    }
+    state_name = "learner"
+
+    def __init__(self, config: ExperimentConfig, tape: MarketTape, fresh: bool) -> None:
+        rows, training = training_rows(config, tape), config.training
+        task = _training_task(config, rows)
+        window = task.tape.row_range(str(config.split.train[0]))
+        self.algorithm = DifferentiableAlgorithm(training, config.model, task, window, config.seed, config.env.id)
+        if fresh and training.pretrain is not None:
+            self.algorithm.start_from(Policy.load(training.pretrain.policy_directory))
+
+    def policy(self) -> Policy:
+        return self.algorithm.policy()
 
 
 class OfflineTrainer(Trainer):
@@ -220,6 +245,8 @@ def make_trainer(config: ExperimentConfig, tape: MarketTape, iteration: int, dra
         seed = int(np.random.SeedSequence([seed, iteration]).generate_state(1)[0]) % 2**30
     if config.dataset is not None:
         return OfflineTrainer(config, config.seed)  # number k of its minibatches is a function of the seed and k
+    if isinstance(config.training, DifferentiableTrainingConfig):
+        return DifferentiableTrainer(config, tape, fresh=iteration == 0)  # its checkpoint holds its draws
     return OnlineTrainer(config, tape, seed, fresh=iteration == 0)
 
 

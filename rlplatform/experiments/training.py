@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayActorError, WorkerCrashedError
+from ray.rllib.algorithms.algorithm import Algorithm
 
 from envs.tape import MarketTape
 from rlplatform.evaluation.metrics import Metrics, summarize
@@ -61,12 +63,12 @@ def train(
         TrainingInterrupted: Ctrl-C or SIGTERM; checkpoints/last holds the iteration that was finished.
     """
     standing = Standing.of(run) if resume else Standing()
-    with ray_session(config.training.num_processes + 2):
+    with ray_session(config.training.num_processes + 2) if config.needs_ray else nullcontext():
         sampling = load_sampling(run.checkpoint("last"), config) if resume else None
         trainer = make_trainer(config, tape, standing.iteration, draws_restored=sampling is not None)
         try:
             if resume:
-                trainer.algorithm.restore_from_path(str(check_trusted(run.checkpoint("last") / "rllib", run.path)))
+                trainer.algorithm.restore_from_path(str(check_trusted(run.checkpoint("last") / trainer.state_name, run.path)))
             run.keep_metrics_until(standing.iteration)  # a sweep's trial that died before its first checkpoint begins anew
             if sampling is not None:
                 restore_sampling(trainer.algorithm, sampling)
@@ -176,7 +178,8 @@ def save_checkpoint(directory: Path, config: ExperimentConfig, trainer: Trainer,
         CheckpointError: it cannot be written.
     """
     with new_checkpoint(directory) as temporary:
-        trainer.algorithm.save_to_path(str(temporary / "rllib"))
-        save_sampling(trainer.algorithm, config, temporary)
+        trainer.algorithm.save_to_path(str(temporary / trainer.state_name))
+        if isinstance(trainer.algorithm, Algorithm):  # ours holds its draws itself
+            save_sampling(trainer.algorithm, config, temporary)
         policy.save(temporary / "policy")
         write_json(temporary / "standing.json", vars(standing))

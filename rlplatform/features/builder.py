@@ -10,8 +10,9 @@ import numpy as np
 from envs.errors import ConfigError, ShapeError
 from envs.indicators import ewma_volatility
 from rlplatform.features.config import FeatureConfig
+from rlplatform.features.context.panel import ContextPanel, SeriesAtHand, context_panel
 from rlplatform.features.cube import FeatureCube
-from rlplatform.features.forecasts.panel import ForecastPanel, forecast_panel
+from rlplatform.features.forecasts.panel import forecast_panel
 from rlplatform.features.technical import ASSET_FEATURES, MARKET_FEATURES, Bars, TechnicalFeature
 
 if TYPE_CHECKING:
@@ -43,13 +44,16 @@ class FeatureBuilder:
         self.asset_features = asset_features
         self.market_features = market_features
 
-    def build(self, prices: Prices, context: Mapping[str, Array] | None = None) -> FeatureCube:
+    def build(
+        self, prices: Prices, context: Mapping[str, Array] | None = None, series: SeriesAtHand | None = None
+    ) -> FeatureCube:
         """All features at every close; none is dropped for warm-up (`config.warm_up` rows rest on fewer bars).
 
         Args:
             prices: T closes of N symbols.
             context: further market-wide columns by name, (T,) each, already aligned: row t is known at the close of t
                 (for instance `{"vix": ...}`).
+            series: in place of those that `config.context` names: vintages to be joined, or what the bars knew already.
 
         Raises:
             ConfigError: an extra column takes the name of a built one.
@@ -64,8 +68,13 @@ class FeatureBuilder:
             cvar, uncertainty = gaussian_forecasts(gross, self.config.ewma_decay)
         else:
             panel = forecast_panel(prices, self.config.forecasts)
-            feature_names, features = _with_forecasts(feature_names, features, panel)
+            feature_names, features = _with_columns(feature_names, features, panel.feature_columns())
             cvar, uncertainty = panel.cvar.astype(np.float32), panel.uncertainty.astype(np.float32)
+        unknown = None
+        if self.config.context is not None:
+            around = context_panel(prices, self.config, series)
+            feature_names, features = _with_columns(feature_names, features, around.asset)
+            context_names, market, unknown = _with_context(context_names, market, around)
         _check_unique((*feature_names, *context_names))
         return FeatureCube(
             timestamps=prices.dates,
@@ -78,6 +87,7 @@ class FeatureBuilder:
             forecast_cvar=cvar,
             forecast_uncertainty=uncertainty,
             config=self.config,
+            context_unknown=unknown,
         )
 
     def _assets(self, bars: Bars) -> tuple[tuple[str, ...], Array]:
@@ -125,11 +135,18 @@ def gaussian_forecasts(gross: Array, decay: float) -> tuple[Array, Array]:
     return cvar.astype(np.float32), (GAUSSIAN_Q90_Q10 * volatility).astype(np.float32)
 
 
-def _with_forecasts(names: tuple[str, ...], features: Array, panel: ForecastPanel) -> tuple[tuple[str, ...], Array]:
-    """The features and behind them the panel's columns."""
-    columns = panel.feature_columns()
-    forecasts = np.stack(list(columns.values()), axis=-1) if columns else np.empty((*features.shape[:2], 0))
-    return (*names, *columns), np.concatenate([features, forecasts.astype(np.float32)], axis=-1)
+def _with_columns(names: tuple[str, ...], features: Array, columns: Mapping[str, Array]) -> tuple[tuple[str, ...], Array]:
+    """The features and behind them further columns (T, N)."""
+    further = np.stack(list(columns.values()), axis=-1) if columns else np.empty((*features.shape[:2], 0))
+    return (*names, *columns), np.concatenate([features, further.astype(np.float32)], axis=-1)
+
+
+def _with_context(names: tuple[str, ...], market: Array, panel: ContextPanel) -> tuple[tuple[str, ...], Array, Array]:
+    """Names and table of the market-wide columns with the panel's behind them, 0 where unknown, and which cells those are."""
+    further = np.stack(list(panel.market.values()), axis=-1) if panel.market else np.empty((len(market), 0))
+    unknown = np.concatenate([np.zeros(market.shape, bool), np.isnan(further)], axis=1)
+    table = np.concatenate([market, np.nan_to_num(further, nan=0.0).astype(np.float32)], axis=1)
+    return (*names, *panel.market), table, unknown
 
 
 def _check_unique(names: tuple[str, ...]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from envs.errors import ConfigError
+from rlplatform.features.context.config import ContextConfig
 from rlplatform.features.forecasts.config import ForecastConfig
 
 GROUPS = ("returns", "volatility", "skewness", "drawdown", "trend", "volume", "cross_section", "market")
@@ -34,6 +35,7 @@ class FeatureConfig:
         clip: scaled features are clipped to ± this many standard deviations.
         forecasts: distributions of the next bars as features, and as the tape's `forecast_cvar` and `forecast_uncertainty`;
             without it those two are what a normal distribution with EWMA volatility says.
+        context: columns of what surrounds the assets: macro series joined by time of publication, sectors, clusters, risk.
 
     Raises:
         ConfigError: a group that does not exist, a window that is no number of bars, a decay or clip outside its meaning.
@@ -57,6 +59,7 @@ class FeatureConfig:
     bars_per_year: int = 252
     clip: float = 5.0
     forecasts: ForecastConfig | None = None
+    context: ContextConfig | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "groups", _as_tuple("groups", self.groups))

@@ -16,6 +16,8 @@ from rlplatform.features.scaler import FeatureScaler, column_scales
 
 Array = np.ndarray
 
+LEAST_KNOWN = 21  # training rows on which a context column must be known, a month
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class FeatureCube:
@@ -34,6 +36,8 @@ class FeatureCube:
         forecast_uncertainty: (T, N) float32, predicted q90 − q10 of the next bar's return [fraction of price, ≥ 0].
         config: what the builder was told.
         scaler: what has scaled `features` and `context`; None while they are in their own units.
+        context_unknown: (T, C) bool, cells of `context` that stand for a value not known; they hold 0, when scaled too, and
+            the scaler does not look at them. None where all are known.
 
     Raises:
         MarketDataError: a value that is not finite; the message names feature, symbol and date.
@@ -51,11 +55,14 @@ class FeatureCube:
     forecast_uncertainty: Array
     config: FeatureConfig
     scaler: FeatureScaler | None = None
+    context_unknown: Array | None = None
 
     def __post_init__(self) -> None:
         t, n, f, c = len(self.timestamps), len(self.symbols), len(self.feature_names), len(self.context_names)
         per_asset = ("gross", "forecast_cvar", "forecast_uncertainty")
         expected = {"features": (t, n, f), "context": (t, c), "timestamps": (t,)} | dict.fromkeys(per_asset, (t, n))
+        if self.context_unknown is not None:
+            expected["context_unknown"] = (t, c)
         for name, shape in expected.items():
             if getattr(self, name).shape != shape:
                 raise ShapeError(f"FeatureCube.{name} has shape {getattr(self, name).shape}; expected {shape}.")
@@ -126,9 +133,10 @@ class FeatureCube:
                 f"from {show_date(self.timestamps[0])} to {show_date(self.timestamps[-1])}; at least 2 are needed. "
                 "Choose dates inside."
             )
-        clip = self.config.clip
+        clip, unknown = self.config.clip, None if self.context_unknown is None else self.context_unknown[inside]
+        self._refuse_never_known(inside)
         feature_mean, feature_std = column_scales(self.features[inside], self.feature_names, clip)
-        context_mean, context_std = column_scales(self.context[inside], self.context_names, clip)
+        context_mean, context_std = column_scales(self.context[inside], self.context_names, clip, unknown)
         return FeatureScaler(
             feature_names=self.feature_names,
             feature_mean=feature_mean,
@@ -140,6 +148,21 @@ class FeatureCube:
             fitted_from=show_date(self.timestamps[inside][0]),
             fitted_to=show_date(self.timestamps[inside][-1]),
         )
+
+    def _refuse_never_known(self, inside: Array) -> None:
+        """A column that is not known while a policy learns cannot be scaled, nor used later."""
+        if self.context_unknown is None:
+            return
+        least = min(LEAST_KNOWN, inside.sum())
+        for column, name in enumerate(self.context_names):
+            known = ~self.context_unknown[:, column]
+            if (known & inside).sum() >= least:
+                continue
+            first = f"it is known from {show_date(self.timestamps[known][0])} on" if known.any() else "it is never known"
+            raise MarketDataError(
+                f"{name} is known on {(known & inside).sum()} training rows, {least} are needed; {first}. Train on later "
+                f"rows, leave the column out, or look at the dates and max_age_days of its series."
+            )
 
     def scaled(self, scaler: FeatureScaler) -> FeatureCube:
         """The cube with `features` and `context` scaled; returns and forecasts keep their units.
@@ -158,6 +181,8 @@ class FeatureCube:
                     "Build it with the training run's FeatureConfig, from prices with the same fields."
                 )
         features, context = scaler.scale_features(self.features), scaler.scale_context(self.context)
+        if self.context_unknown is not None:
+            context = np.where(self.context_unknown, np.float32(0.0), context)
         return replace(self, features=features, context=context, scaler=scaler)
 
     def to_tape(self) -> MarketTape:

@@ -1,4 +1,4 @@
-"""Look-ahead checker: nothing known at the close of t may move when the prices after t change."""
+"""Look-ahead checker: nothing known at the close of t may move when prices after t change, or what is published after t."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import numpy as np
 
 from envs.errors import ConfigError, PlatformError
 from envs.tape import MarketTape
+from rlplatform.features.context.publication import bar_closes
+from rlplatform.features.context.series import Series
 from rlplatform.features.cube import FeatureCube
 
 Array = np.ndarray
@@ -17,6 +19,25 @@ Array = np.ndarray
 PRICE_FIELDS = ("close", "open", "high", "low")
 SHOCK = 0.5  # standard deviation of the log of the factors that later prices are multiplied by
 LEVEL = 1.0  # the same of each asset's one factor for all later prices, so that the order of the assets changes too
+
+
+REVISED = 10  # values of each series, the last ones known at the cut, that are published anew after it
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PricesAndSeries:
+    """A market and the series beside it, for `build` functions that read both.
+
+    Attributes:
+        prices: a `Prices`.
+        series: by name, every vintage.
+    """
+
+    prices: Any
+    series: Mapping[str, Series]
+
+    def __len__(self) -> int:
+        return len(self.prices)
 
 
 class LookaheadError(PlatformError):
@@ -57,7 +78,7 @@ def find_leak(
 
     Args:
         build: market → FeatureCube, MarketTape, array with leading axis T, or a mapping of names to such arrays.
-        market: a `Prices`, or an array (T,) or (T, N) of prices or gross returns.
+        market: a `Prices`, a `PricesAndSeries`, or an array (T,) or (T, N) of prices or gross returns.
         rows: where to cut, each in [0, T − 2]; a leak of k rows is seen from cuts within k rows of any value.
         rng: draws the factors.
         tolerance: relative to 1 + |value|; code without look-ahead usually moves by not one bit.
@@ -131,6 +152,10 @@ def with_changed_future(market: Any, t: int, rng: np.random.Generator) -> Any:
     """
     if isinstance(market, np.ndarray):
         return _shocked(market, t, rng.lognormal(0.0, SHOCK, market[t + 1 :].shape))
+    if isinstance(market, PricesAndSeries):
+        known_until = bar_closes(market.prices)[t]
+        series = {name: with_changed_news(each, known_until, rng) for name, each in market.series.items()}
+        return PricesAndSeries(prices=with_changed_future(market.prices, t, rng), series=series)
     if not is_dataclass(market):
         raise ConfigError(f"with_changed_future: expected Prices or an array, found {type(market).__name__}.")
     later, assets = market.close[t + 1 :].shape
@@ -139,6 +164,25 @@ def with_changed_future(market: Any, t: int, rng: np.random.Generator) -> Any:
     factors = dict.fromkeys(PRICE_FIELDS, price_factors) | {"volume": volume_factors}
     present = [f.name for f in fields(market) if f.name in factors and getattr(market, f.name) is not None]
     return replace(market, **{name: _shocked(getattr(market, name), t, factors[name]) for name in present})
+
+
+def with_changed_news(series: Series, known_until: np.datetime64, rng: np.random.Generator) -> Series:
+    """The series with every value published after an instant changed, and revisions published after it of values known then.
+
+    Values are multiplied by lognormal factors; of a value of 0 the factor less 1 is taken.
+    """
+    later = series.published > known_until
+    known = np.flatnonzero(~later)
+    revised = known[np.argsort(series.days[known], kind="stable")][-REVISED:]
+    factors = rng.lognormal(0.0, SHOCK, len(series) + len(revised))
+    values = np.concatenate([series.values, series.values[revised]])
+    changed = np.where(values == 0, factors - 1.0, values * factors)
+    return replace(
+        series,
+        days=np.concatenate([series.days, series.days[revised]]),
+        values=np.where(np.concatenate([later, np.ones(len(revised), bool)]), changed, values),
+        published=np.concatenate([series.published, np.full(len(revised), known_until + np.timedelta64(1, "s"))]),
+    )
 
 
 def _shocked(values: Array, t: int, factors: Array) -> Array:

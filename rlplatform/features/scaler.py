@@ -10,6 +10,7 @@ import numpy as np
 
 from envs.errors import ConfigError, ShapeError
 from envs.indicators import REGIME_NAMES
+from rlplatform.features.context.schema import is_raw as is_raw_context
 from rlplatform.features.forecasts.schema import is_raw
 
 Array = np.ndarray
@@ -83,15 +84,23 @@ class FeatureScaler:
 
 
 def keeps_scale(name: str) -> bool:
-    """Whether the column of that name is left as it is: one-hot columns, and of forecasts flags, shares and probabilities."""
-    return name in UNSCALED or is_raw(name)
+    """Whether the column of that name is left as it is: one-hot columns, and flags, shares and probabilities."""
+    return name in UNSCALED or is_raw(name) or is_raw_context(name)
 
 
-def column_scales(x: Array, names: tuple[str, ...], clip: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and std of each last-axis column of training rows, after clipping each at mean ± clip × std once."""
+def column_scales(
+    x: Array, names: tuple[str, ...], clip: float, unknown: Array | None = None
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and std of each last-axis column of training rows, after clipping each at mean ± clip × std once.
+
+    Args:
+        unknown: cells that are left out, shaped like x; each column has others.
+    """
     mean, std = [], []
     for column, name in enumerate(names):
         value = x[..., column].astype(np.float64)
+        if unknown is not None:
+            value = value[~unknown[..., column]]
         centre, spread = value.mean(), value.std()
         value = np.clip(value, centre - clip * spread, centre + clip * spread)
         constant = value.std() < NO_SPREAD * (1.0 + abs(value.mean()))

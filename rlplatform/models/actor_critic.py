@@ -18,6 +18,7 @@ class ActorCriticOutput(NamedTuple):
     params: Tensor  # (..., head.num_params) of the action distribution
     value: Tensor  # (...) V
     state: Tensor  # (B, state_size) after the last observation
+    quantiles: Tensor | None = None  # (..., K) of the return-to-go, rising; of a quantile critic only
 
 
 class ActorCritic(nn.Module):
@@ -32,7 +33,7 @@ class ActorCritic(nn.Module):
         self.config, self.obs_size, self.head = config, obs_size, head
         self.encoder = config.encoder(obs_size)
         self.policy = self.encoder.policy_layer(head)
-        self.value = self.encoder.value_layer()
+        self.value = self.encoder.value_layer(*([] if config.critic is None else [config.critic.quantiles]))
         if head.num_log_stds:
             groups = self.encoder.log_std_groups(head)
             self.log_std = nn.Parameter(torch.full((max(groups) + 1,), config.initial_log_std))
@@ -48,13 +49,17 @@ class ActorCritic(nn.Module):
 
     def forward(self, obs: Tensor, state: Tensor, first: Tensor | None = None) -> ActorCriticOutput:
         """Args as `Encoder.forward`: obs (B, D) or (B, T, D), state (B, state_size), first (B,) or (B, T)."""
-        features, state = self.encoder(obs, state, first)
-        return ActorCriticOutput(self.action_params(features), self.values(features), state)
+        return self._output(*self.encoder(obs, state, first))
 
     def forward_sequence(self, obs: Tensor, first: Tensor | None, state: Tensor) -> ActorCriticOutput:
         """Time-major: obs (T, B, D), first (T, B) or None, state (B, state_size)."""
-        features, state = self.encoder.forward_sequence(obs, first, state)
-        return ActorCriticOutput(self.action_params(features), self.values(features), state)
+        return self._output(*self.encoder.forward_sequence(obs, first, state))
+
+    def _output(self, features: Tensor, state: Tensor) -> ActorCriticOutput:
+        if self.config.critic is None:
+            return ActorCriticOutput(self.action_params(features), self.values(features), state)
+        quantiles = self.quantiles(features)
+        return ActorCriticOutput(self.action_params(features), quantiles.mean(-1), state, quantiles)
 
     def action_params(self, features: Tensor) -> Tensor:
         """Parameters of the action distribution, (..., head.num_params)."""
@@ -64,5 +69,13 @@ class ActorCritic(nn.Module):
         return expand_log_std(outputs, self.log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)[self.log_std_groups])
 
     def values(self, features: Tensor) -> Tensor:
-        """V (...)."""
-        return self.value(features)[..., 0]
+        """V (...): the value layer's one output, or the mean of its quantiles."""
+        return self.value(features)[..., 0] if self.config.critic is None else self.value(features).mean(-1)
+
+    def quantiles(self, features: Tensor) -> Tensor:
+        """(..., K) of a quantile critic, put in order.
+
+        The layer's outputs may cross; sorting never takes an estimate further from the true quantiles.
+        Source: Chernozhukov, Fernández-Val and Galichon (2010), Quantile and probability curves without crossing.
+        """
+        return self.value(features).sort(-1).values

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from envs.errors import ConfigError
+from rlplatform.models.quantile_critic import QuantileCriticConfig
 
 if TYPE_CHECKING:
     from rlplatform.models.heads import ActionHead
@@ -31,12 +33,14 @@ class EncoderConfig:
         observation_clip: normalised observations are clipped to ± this [standard deviations].
         initial_log_std: log σ of a fresh continuous policy, before the squashing. −0.5 moves equal weights of four
             assets by about a tenth.
+        critic: a distribution of returns instead of their mean, for `training.cvar_weight`; PPO's fast path only.
     """
 
     activation: Activation = "relu"
     normalize_observations: bool = True
     observation_clip: float = 10.0
     initial_log_std: float = -0.5
+    critic: QuantileCriticConfig | None = None
 
     def __post_init__(self) -> None:
         if self.activation not in _ACTIVATIONS:
@@ -45,6 +49,8 @@ class EncoderConfig:
             raise ConfigError(f"model.observation_clip = {self.observation_clip}; expected standard deviations in (0, 1000].")
         if not -5 <= self.initial_log_std <= 2:
             raise ConfigError(f"model.initial_log_std = {self.initial_log_std}; expected a logarithm in [−5, 2].")
+        if isinstance(self.critic, Mapping):  # as it is written beside a policy's weights
+            object.__setattr__(self, "critic", QuantileCriticConfig(**self.critic))
 
     @property
     def sequence_length(self) -> int:
@@ -110,9 +116,9 @@ class Encoder(nn.Module, ABC):
         """
         return dense_layer(self.feature_size, head.num_outputs, gain=0.01)
 
-    def value_layer(self) -> nn.Module:
-        """Features (..., feature_size) → (..., 1), linear in its weights."""
-        return dense_layer(self.feature_size, 1, gain=1.0)
+    def value_layer(self, outputs: int = 1) -> nn.Module:
+        """Features (..., feature_size) → (..., outputs), linear in its weights: V, or the quantiles of the return."""
+        return dense_layer(self.feature_size, outputs, gain=1.0)
 
     def log_std_groups(self, head: ActionHead) -> tuple[int, ...]:
         """(head.num_log_stds,) which parameter each log σ is; every entry has its own unless a model shares them."""

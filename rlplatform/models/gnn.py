@@ -190,8 +190,8 @@ class GNNEncoder(Encoder):
             raise ConfigError(f"model.kind = gnn has {self.num_assets} assets; the action wants {head.num_outputs} numbers.")
         return NodePolicy(self.config.hidden_size, cash=isinstance(head, LogisticNormalHead), leverage=bool(extra))
 
-    def value_layer(self) -> nn.Module:
-        return PooledValue(self.config.hidden_size)
+    def value_layer(self, outputs: int = 1) -> nn.Module:
+        return PooledValue(self.config.hidden_size, outputs)
 
     def log_std_groups(self, head: ActionHead) -> tuple[int, ...]:
         if isinstance(head, CategoricalHead):
@@ -264,11 +264,11 @@ class NodePolicy(nn.Module):
 class PooledValue(nn.Module):
     """V = v·x̄ + b of the mean node."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, outputs: int = 1) -> None:
         super().__init__()
         self.width = width
-        self.value = dense_layer(width, 1, gain=1.0)
+        self.value = dense_layer(width, outputs, gain=1.0)
 
     def forward(self, features: Tensor) -> Tensor:
-        """(..., N·H) → (..., 1)."""
+        """(..., N·H) → (..., outputs)."""
         return self.value(features.unflatten(-1, (-1, self.width)).mean(-2))

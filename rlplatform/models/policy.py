@@ -152,8 +152,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
 
 
 def _settings(normalizer: ObservationNormalizer) -> dict[str, Any]:
-    groups = {} if normalizer.groups is None else {"groups": list(normalizer.groups)}
-    return {"count": normalizer.count, "clip": normalizer.clip, **groups}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in normalizer.settings().items()}
 
 
 def _normalizer(description: dict[str, Any], tensors: dict[str, torch.Tensor]) -> ObservationNormalizer | None:

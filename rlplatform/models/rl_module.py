@@ -97,7 +97,9 @@ class ActorCriticModule(TorchRLModule, ValueFunctionAPI):
 
     def compute_values(self, batch: dict[str, Any], embeddings: Tensor | None = None) -> Tensor:
         features = self._encode(batch)[0] if embeddings is None else embeddings
-        return self.actor_critic.values(features)
+        values = self.actor_critic.values(features)
+        # The mean of a quantile critic learns from its quantiles' loss, never from squared errors.
+        return values if self.actor_critic.config.critic is None else values.detach()
 
     def _encode(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         obs = batch[Columns.OBS]

@@ -48,7 +48,7 @@ def test_a_training_config_goes_through_json(training):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"gamma": 1.5}, r"training.gamma = 1.5; expected a discount in \(0, 1\]"),
+        ({"gamma": 1.5}, r"training.gamma = 1.5; expected a discount in \[0, 1\]"),
         ({"minibatch_size": 200}, "minibatch_size = 200 exceeds the 168 transitions"),
         ({"learning_rate": ((5, 1e-3), (9, 0))}, "from step 0 on"),
         ({"entropy_coeff": ((0, 1e-3), (9, 0), (9, 1))}, "steps rising"),

@@ -168,7 +168,7 @@ def test_later_prices_do_not_change_earlier_optimal_weights(name):
     prices = type(market.prices)(dates=market.prices.dates, symbols=market.prices.symbols, close=later)
     other = type(market)(prices=prices, model=market.model)
     assert_allclose(other.optimal_weights[:61], market.optimal_weights[:61], atol=1e-6)
-    if name != "no_signal":
+    if name not in ("no_signal", "fat_tail"):  # whose past says nothing
         assert np.abs(other.optimal_weights[61:] - market.optimal_weights[61:]).max() > 0.1
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from envs.accounts import EpisodeConfig, TradingConfig
+from envs.constraints import ConstraintsConfig, FactorBound, GroupCap
 from envs.guard_consensus import ConsensusGateConfig
 from envs.guard_kill_switch import KillSwitchConfig
 from envs.guard_regime import RegimeGuardConfig
@@ -68,6 +69,21 @@ CASES: dict[str, tuple[TradingConfig, int]] = {  # name → settings, number of 
             reward=EVERY_TERM,
             shutdown=LossShutdownConfig(loss_limit=0.05, cooldown_bars=2),
             guards=EVERY_GUARD,
+        ),
+        3,
+    ),
+    "portfolio, long/short, constrained": (
+        PortfolioConfig(
+            episode=EPISODE,
+            caps=CapsConfig(long_only=False, gross=2.0, net=0.8, per_asset=0.9),
+            costs=COSTLY,
+            guards=EVERY_GUARD,
+            constraints=ConstraintsConfig(
+                per_asset={"A": 0.3},
+                groups={"ab": GroupCap(symbols=("A", "B"), gross=0.6)},
+                factors={"beta": FactorBound(loadings={"A": 1.0, "B": -0.5, "C": 1.5}, most=0.4)},
+                turnover=0.5,
+            ),
         ),
         3,
     ),

@@ -73,6 +73,27 @@ def test_without_a_chronos_the_others_are_judged_by_themselves_on_the_test_days(
     assert json.dumps(result.to_dict(), allow_nan=False)
 
 
+def test_with_calibration_each_is_judged_without_and_with_it_and_how_often_it_was_kept_is_told(settings):
+    quick = "{method: conformal, window: 100, min_rows: 50, validation: 60, min_validation: 30, t_statistic: 0.0}"
+    result = evaluate(load_forecasting(settings("[gaussian, bootstrap]"), [f"features.forecasts.calibration={quick}"]))
+    names = ["gaussian", "bootstrap", "gaussian+conformal", "bootstrap+conformal"]
+    assert [(s.backend, s.horizon) for s in result.scores] == [(name, h) for h in (1, 3) for name in names]
+    assert len({s.cells for s in result.scores if s.horizon == 1}) == 1
+    plain = evaluate(load_forecasting(settings("[gaussian, bootstrap]")))
+    assert [s for s in result.scores if "+" not in s.backend] == list(plain.scores)
+    assert [(c.backend, c.horizon, c.method) for c in result.calibration][:2] == [
+        ("gaussian", 1, "conformal"),
+        ("gaussian", 3, "conformal"),
+    ]
+    assert any(0 < c.kept_percent < 100 for c in result.calibration)
+    by_name = {s.backend: s.crps_bp for s in result.scores if s.horizon == 1}
+    gain = 100 * (1 - by_name["gaussian+conformal"] / by_name["gaussian"])
+    assert result.calibration[0].gain_percent == pytest.approx(gain, abs=0.01)
+    assert all(0.4 < s.below_50 < 0.6 and s.below_05 < 0.15 and s.below_95 > 0.85 for s in result.scores)
+    assert result.to_dict()["calibration"][0]["method"] == "conformal"
+    assert "calibration" not in plain.to_dict()
+
+
 def test_without_a_trained_one_the_message_says_how_to_get_one(settings):
     with pytest.raises(ConfigError, match=r"has no forecaster of own_forecaster\. Train one \(rlplatform forecast train\)"):
         evaluate(load_forecasting(settings()))

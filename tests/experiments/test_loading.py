@@ -35,6 +35,11 @@ class Training:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Part:
+    size: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
 class Example:
     name: str
     model: Annotated[Gru | Mlp, Field(discriminator="kind")] = field(default_factory=Gru)
@@ -43,6 +48,8 @@ class Example:
     metric: Literal["sharpe", "cagr"] = "sharpe"
     day: datetime.date = datetime.date(2020, 1, 31)
     parameters: Mapping[str, float] = field(default_factory=dict)
+    parts: Mapping[str, Part] = field(default_factory=dict)
+    rows: tuple[Part, ...] = ()
 
 
 def load(tmp_path, text, *overrides, cls=Example):
@@ -60,7 +67,7 @@ def load(tmp_path, text, *overrides, cls=Example):
             "costs.proportional_bps=0.0005",
             "costs.proportional_bps = 0.0005 looks like a fraction; it is in basis points. Did you mean 5?",
         ),
-        ("nonsense=1", "unknown key nonsense. Known keys: name, model, training, costs, metric, day, parameters."),
+        ("nonsense=1", "unknown key nonsense. Known keys: name, model, training, costs, metric, day, parameters, parts, rows."),
         ("model={kind: gru, layers: [4]}", "unknown key model.layers. Known keys: kind, hidden_size."),
         ("training.num_epochs=four", "training.num_epochs = 'four'; expected a whole number."),
         ("training.num_epochs=1.5", "training.num_epochs = 1.5; expected a whole number."),
@@ -76,6 +83,9 @@ def load(tmp_path, text, *overrides, cls=Example):
         ("name=7", "name = 7; expected text; put it in quotes."),
         ("day=2020-02-31", "day = '2020-02-31'; expected a date such as 2015-01-31."),
         ("parameters.phi=x", "parameters.phi = 'x'; expected a number."),
+        ("parts.left.sise=2", "unknown key parts.left.sise. Did you mean size?"),
+        ("parts.left.size=big", "parts.left.size = 'big'; expected a whole number."),
+        ("rows=[{size: 1}, {sise: 2}]", "unknown key rows.1.sise. Did you mean size?"),
     ],
 )
 def test_a_mistake_is_one_line_that_names_file_key_and_cure(tmp_path, override, message):

@@ -123,6 +123,7 @@ def test_the_winner_is_the_median_seed_of_the_best_complete_setting(directory):
 def test_plots_appear_with_the_second_setting_and_nothing_hidden_is_left(directory):
     SweepResults.of(directory).write(directory)
     assert sorted(path.name for path in (directory.path / "plots").iterdir()) == [
+        "frontier.png",
         "parallel_coordinates.png",
         "parameter_effects.png",
     ]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from envs.errors import ConfigError
+from rlplatform.features.forecasts.forecast import Forecast, ForecastBackend
 from rlplatform.features.forecasts.learned import LearnedBackend, regrid
 
 Array = np.ndarray
@@ -29,6 +30,58 @@ class ChronosBackend(LearnedBackend):
     name: str = "chronos"
     package: str = "chronos"
     cure: str = "pip install 'rlplatform[forecast]'"
+
+    def of_symbol(self, symbol: str) -> ChronosBackend:
+        """The model that speaks of this symbol: its own, or the one for all.
+
+        Raises:
+            ConfigError: there is neither.
+        """
+        if not self.config.paths:
+            return self
+        folder = self.config.paths.get(symbol, self.config.path)
+        if folder is None:
+            raise ConfigError(
+                f"features.forecasts.chronos.paths has no model of {symbol}, and chronos.path none for the others. Give one: "
+                "rlplatform forecast finetune."
+            )
+        return self._model_at(folder)
+
+    def _model_at(self, folder: str) -> ChronosBackend:
+        if folder not in self._models:
+            self._models[folder] = replace(self, config=replace(self.config, path=folder, paths={}))
+        return self._models[folder]
+
+    @cached_property
+    def _models(self) -> dict[str, ChronosBackend]:
+        """Folder → its model, loaded once."""
+        return {}
+
+    @property
+    def _folders(self) -> list[str]:
+        return [*self.config.paths.values(), *([self.config.path] if self.config.path else [])]
+
+    def absence(self) -> str:
+        return self._model_at(self._folders[0]).absence() if self.config.paths else super().absence()
+
+    def check(self) -> None:
+        if not self.config.paths:
+            super().check()
+        for folder in self._folders if self.config.paths else ():
+            self._model_at(folder).check()
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        if not self.config.paths:
+            return super().identity
+        models = {symbol: self._model_at(folder).identity for symbol, folder in sorted(self.config.paths.items())}
+        others = self._model_at(self.config.path).identity if self.config.path else None
+        return {"backend": self.name, "models": models, "others": others}
+
+    def forecast(self, dates: Array, log_returns: Array, rows: Array) -> Forecast:
+        if self.config.paths:
+            raise ConfigError("features.forecasts.chronos.paths: models of single symbols are asked one by one, by of_symbol.")
+        return super().forecast(dates, log_returns, rows)
 
     @cached_property
     def pipeline(self) -> Any:
@@ -55,6 +108,11 @@ class ChronosBackend(LearnedBackend):
             )
         answer = quantiles if bolt else torch.stack([one[0] for one in quantiles])
         return regrid(answer.float().numpy(), np.asarray(levels))
+
+
+def of_symbol(backend: ForecastBackend, symbol: str) -> ForecastBackend:
+    """The forecaster that speaks of a symbol, where a backend has one for each; else the backend itself."""
+    return backend.of_symbol(symbol) if isinstance(backend, ChronosBackend) else backend
 
 
 def load_pipeline(path: str, norm: str | None = None) -> Any:

@@ -126,7 +126,7 @@ def train_forecaster(
         ConfigError: the package is not installed, or a network of two million parameters or more.
         ForecasterError: a loss or a weight that is not finite.
     """
-    torch, pipeline_class = _libraries()
+    torch, pipeline_class = libraries("forecast train")
     series = training_series(dates, log_returns, train_end, config, decay)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -135,7 +135,7 @@ def train_forecaster(
         if parameters >= MOST_PARAMETERS:
             raise ConfigError(f"forecast.train: {parameters:,} parameters; a small one has less than {MOST_PARAMETERS:,}.")
         with replaced_directory(Path(path)) as folder, without_bars():
-            losses = _fit(pipeline_class, model, series, config, folder)
+            losses = fit(pipeline_class, model, series, config, folder)
             about = {
                 "transform": "devol",
                 "norm": FIXED_NORM,
@@ -149,13 +149,18 @@ def train_forecaster(
     return TrainedForecaster(path=str(path), parameters=parameters, series=len(series), values=values, losses=losses)
 
 
-def _libraries() -> tuple[Any, Any]:
+def libraries(command: str) -> tuple[Any, Any]:
+    """torch and `Chronos2Pipeline`.
+
+    Raises:
+        ConfigError: chronos-forecasting is not installed.
+    """
     try:
         import torch
         from chronos import Chronos2Pipeline
     except ImportError:
         raise ConfigError(
-            "forecast train needs chronos-forecasting, which is not installed. pip install 'rlplatform[forecast]'"
+            f"{command} needs chronos-forecasting, which is not installed. pip install 'rlplatform[forecast]'"
         ) from None
     return torch, Chronos2Pipeline
 
@@ -195,8 +200,25 @@ def _new_model(config: ForecasterTrainingConfig) -> Any:
     return model
 
 
-def _fit(pipeline_class: Any, model: Any, series: list[Array], config: ForecasterTrainingConfig, folder: Path) -> tuple:
-    """Train a copy of the model and leave its files in `folder`; the losses."""
+def fit(
+    pipeline_class: Any,
+    model: Any,
+    series: list[Array],
+    config: ForecasterTrainingConfig,
+    folder: Path,
+    *callbacks: Any,
+) -> tuple[tuple[int, float], ...]:
+    """Train a copy of the model and leave its files in `folder`.
+
+    Args:
+        callbacks: further ones of transformers, called before ours.
+
+    Returns:
+        (step, mean quantile loss since the entry before).
+
+    Raises:
+        ForecasterError: a loss or a weight that is not finite.
+    """
     from transformers import TrainerCallback
 
     losses: list[tuple[int, float]] = []
@@ -222,7 +244,7 @@ def _fit(pipeline_class: Any, model: Any, series: list[Array], config: Forecaste
         lr_scheduler_type="cosine",
         warmup_steps=min(config.warmup_steps, config.steps // 2),
         output_dir=folder / "work",
-        callbacks=[Watch()],
+        callbacks=[*callbacks, Watch()],
         remove_printer_callback=True,
         disable_tqdm=True,
         seed=config.seed,

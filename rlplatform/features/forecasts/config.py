@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from envs.errors import ConfigError
 from rlplatform.data.request import check_choice, clean_date
-from rlplatform.features.forecasts.schema import FEATURE_STATISTICS
+from rlplatform.features.forecasts.schema import CALIBRATION_FEATURES, FEATURE_STATISTICS
 
 BACKENDS = ("core", "bootstrap", "iid", "garch", "chronos", "toto", "auto")
 CANDIDATES = ("toto", "chronos", "core", "bootstrap")
@@ -57,6 +58,7 @@ class ChronosConfig:
 
     Attributes:
         path: folder of `save_pretrained`, such as `rlplatform forecast train` writes, or an id on the Hugging Face hub.
+        paths: symbol → folder of its own model, such as `rlplatform forecast finetune` writes; `path` speaks of the others.
         context: past bars the model reads.
         min_history: fewest past bars; rows with fewer get no forecast.
         transform: "devol" feeds returns over their EWMA volatility and multiplies back; "none" feeds returns.
@@ -66,6 +68,7 @@ class ChronosConfig:
     """
 
     path: str | None = None
+    paths: Mapping[str, str] = field(default_factory=dict)
     context: int = 128
     min_history: int = 64
     transform: Literal["devol", "none"] = "devol"
@@ -150,6 +153,41 @@ class ForecastGateConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CalibrationConfig:
+    """Meta-calibration of what the backend says, see `calibration.calibrate`.
+
+    Attributes:
+        method: "isotonic" maps probabilities by the PITs of past forecasts, "conformal" shifts quantiles by past errors.
+        by_regime: one map for each volatility regime of the symbol that has `min_rows` outcomes; else one for all.
+        window: past forecasts with known outcomes that a map is made from.
+        min_rows: fewest of them for a map.
+        refit_bars: bars between two fits, and between two decisions.
+        validation: trailing outcomes by which recalibration is judged: it is used only while it lowers their CRPS.
+        min_validation: fewest of them for a decision; without one the forecast stays as it is.
+        t_statistic: that the mean fall of CRPS over them must reach (horizons overlap: of h outcomes one counts).
+    """
+
+    method: Literal["none", "isotonic", "conformal"] = "none"
+    by_regime: bool = False
+    window: int = 1500
+    min_rows: int = 250
+    refit_bars: int = 21
+    validation: int = 500
+    min_validation: int = 125
+    t_statistic: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_choice("features.forecasts.calibration.method", self.method, ("none", "isotonic", "conformal"))
+        _at_least("calibration.min_rows", self.min_rows, 50)
+        _at_least("calibration.window", self.window, self.min_rows)
+        _at_least("calibration.refit_bars", self.refit_bars, 1)
+        _at_least("calibration.min_validation", self.min_validation, 20)
+        _at_least("calibration.validation", self.validation, self.min_validation)
+        if not self.t_statistic >= 0:
+            raise ConfigError(f"features.forecasts.calibration.t_statistic = {self.t_statistic}; expected at least 0.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ForecastConfig:
     """Forecasts as features: `features: {forecasts: {backend: core}}`.
 
@@ -164,6 +202,7 @@ class ForecastConfig:
         draws: simulated paths of each forecast.
         seed: of the draws; every row uses the same ones.
         store: folder of the feature store.
+        calibration: whether what the backend says is recalibrated by past outcomes.
     """
 
     backend: Literal["core", "bootstrap", "iid", "garch", "chronos", "toto", "auto"] = "core"
@@ -181,6 +220,7 @@ class ForecastConfig:
     toto: TotoConfig = field(default_factory=TotoConfig)
     auto: AutoConfig = field(default_factory=AutoConfig)
     gate: ForecastGateConfig = field(default_factory=ForecastGateConfig)
+    calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
 
     def __post_init__(self) -> None:
         check_choice("features.forecasts.backend", self.backend, BACKENDS)
@@ -188,7 +228,11 @@ class ForecastConfig:
         object.__setattr__(self, "columns", tuple(self.columns))
         self._check_horizons()
         for name in self.columns:
-            check_choice("features.forecasts.columns", name, FEATURE_STATISTICS)
+            check_choice("features.forecasts.columns", name, (*FEATURE_STATISTICS, *CALIBRATION_FEATURES))
+            if name in CALIBRATION_FEATURES and self.calibration.method == "none":
+                raise ConfigError(
+                    f"features.forecasts.columns names {name}, but calibration.method is none. Set it, or leave {name} out."
+                )
         if len(set(self.columns)) < len(self.columns):
             raise ConfigError(f"features.forecasts.columns = {list(self.columns)} names a column twice; name it once.")
         if not 0 <= self.cost_bps < 10_000:

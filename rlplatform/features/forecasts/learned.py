@@ -26,6 +26,7 @@ from rlplatform.features.forecasts.forecast import (
 )
 from rlplatform.features.forecasts.historical import rescaled
 from rlplatform.features.forecasts.volatility import WARM_UP, devolatilised, floored_volatility
+from rlplatform.files import directory_sha256
 
 Array = np.ndarray
 
@@ -91,14 +92,8 @@ class LearnedBackend:
     @cached_property
     def weights_sha256(self) -> str:
         """Of the model's files; of one from the hub, of its id (give a revision in the id's place by a local folder)."""
-        folder, digest = Path(self.config.path), hashlib.sha256()
-        if not folder.is_dir():
-            return hashlib.sha256(str(self.config.path).encode()).hexdigest()
-        for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-            digest.update(str(file.relative_to(folder)).encode())
-            with file.open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
-        return digest.hexdigest()
+        folder = Path(self.config.path)
+        return directory_sha256(folder) if folder.is_dir() else hashlib.sha256(str(self.config.path).encode()).hexdigest()
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from rlplatform.data.prices import Prices
+from rlplatform.features.forecasts.calibration import calibrate
+from rlplatform.features.forecasts.chronos import of_symbol
 from rlplatform.features.forecasts.combination import first_known
 from rlplatform.features.forecasts.config import ForecastConfig
 from rlplatform.features.forecasts.forecast import Forecast, ForecastBackend, key_of
@@ -79,11 +81,15 @@ def forecast_panel(prices: Prices, config: ForecastConfig, store: FeatureStore |
 
 
 def panel_of(leaves: Mapping[str, Forecast], prices: Prices, log_returns: Array, config: ForecastConfig) -> ForecastPanel:
-    """Combine the leaves' forecasts at every row; a normal distribution stands in where nobody speaks."""
+    """Combine the leaves' forecasts at every row, recalibrate; a normal distribution stands in where nobody speaks."""
     gaussian = leaf("gaussian", config).forecast(prices.dates, log_returns, np.arange(len(prices)))
     asked = combine(config, leaves, log_returns)
-    forecast = first_known([asked, *fallbacks(config, leaves), gaussian])
+    calibration = None if config.calibration.method == "none" else calibrate(asked, log_returns, config.calibration)
+    spoken = asked if calibration is None else calibration.forecast
+    forecast = first_known([spoken, *fallbacks(config, leaves), gaussian])
     statistics = compute_statistics(forecast, leaves, gaussian, log_returns, config)
+    if calibration is not None:
+        statistics |= calibration.columns()
     return ForecastPanel(config=config, statistics=statistics, forecast=forecast)
 
 
@@ -98,7 +104,7 @@ def _leaf_forecast(backend: ForecastBackend, prices: Prices, log_returns: Array,
     forecast, column_of = stock.forecast, {symbol: i for i, symbol in enumerate(prices.symbols)}
     for unit in stock.units:
         rows, column = np.asarray(unit.rows), column_of[unit.symbol]
-        made = backend.forecast(prices.dates, log_returns[:, [column]], rows)
+        made = of_symbol(backend, unit.symbol).forecast(prices.dates, log_returns[:, [column]], rows)
         for name in ("quantiles", "reasons", "sources", "fallback"):
             getattr(forecast, name)[rows, column] = getattr(made, name)[:, 0]
     return forecast
@@ -110,4 +116,6 @@ def statistics_name(config: ForecastConfig) -> str:
     settings = (STATISTICS_VERSION, keys, config.cost_bps, config.calibration_window, config.gate, config.ewma_decay)
     if config.backend == "auto":
         settings = (*settings, config.auto)
+    if config.calibration.method != "none":
+        settings = (*settings, config.calibration)
     return f"{config.backend}-{hashlib.sha256(str(settings).encode()).hexdigest()[:16]}"

@@ -79,8 +79,22 @@ STATISTICS = (
     ),
 )
 
+CALIBRATION_STATISTICS = (  # stored only where `calibration.method` is set
+    Statistic(
+        name="calibrated", unit="0 or 1", description="the quantiles are recalibrated ones; see why", kind="flag", raw=True
+    ),
+    Statistic(
+        name="crps_before_bp", unit="bp of log return", description="CRPS without recalibration of the outcomes that decided"
+    ),
+    Statistic(
+        name="crps_after_bp", unit="bp of log return", description="CRPS with recalibration of the outcomes that decided"
+    ),
+    Statistic(name="calibration_reason", unit="text", description="kept, left out or unproven, with both CRPS", kind="text"),
+)
+
 FEATURE_STATISTICS = tuple(statistic.name for statistic in STATISTICS if statistic.kind != "text")
-BY_NAME = {statistic.name: statistic for statistic in STATISTICS}
+CALIBRATION_FEATURES = tuple(statistic.name for statistic in CALIBRATION_STATISTICS if statistic.kind != "text")
+BY_NAME = {statistic.name: statistic for statistic in (*STATISTICS, *CALIBRATION_STATISTICS)}
 PREFIX = "forecast_"
 
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from envs.errors import PlatformError
 from rlplatform.features.forecasts.forecast import LEVELS
-from rlplatform.features.forecasts.schema import STATISTICS
+from rlplatform.features.forecasts.schema import BY_NAME
 from rlplatform.files import replaced_file
 
 Array = np.ndarray
@@ -117,15 +117,16 @@ def _quantile_schema() -> pa.Schema:
 
 def statistics_table(dates: Array, horizons: tuple[int, ...], columns: Mapping[str, Array]) -> pa.Table:
     """(R, H) statistics of one symbol as a table: one row for each (day, horizon), units in the schema."""
+    statistics = [BY_NAME[name] for name in columns]
     kinds = {"number": pa.float32(), "flag": pa.int8(), "text": pa.dictionary(pa.int32(), pa.string())}
     fields = [
         pa.field("date", pa.timestamp("ns"), metadata={"unit": "close"}),
         pa.field("horizon", pa.int32(), metadata={"unit": "bars"}),
-        *(pa.field(s.name, kinds[s.kind], metadata={"unit": s.unit, "description": s.description}) for s in STATISTICS),
+        *(pa.field(s.name, kinds[s.kind], metadata={"unit": s.unit, "description": s.description}) for s in statistics),
     ]
     data = [pa.array(np.repeat(dates, len(horizons)), pa.timestamp("ns"))]
     data.append(pa.array(np.tile(np.asarray(horizons, np.int32), len(dates))))
-    for statistic in STATISTICS:
+    for statistic in statistics:
         values = columns[statistic.name].reshape(-1)
         if statistic.kind == "text":
             data.append(pa.array(values.astype(str)).dictionary_encode())

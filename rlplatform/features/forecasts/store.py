@@ -10,6 +10,7 @@ from urllib.parse import quote
 import numpy as np
 
 from rlplatform.data.prices import Prices
+from rlplatform.features.forecasts.chronos import of_symbol
 from rlplatform.features.forecasts.config import ForecastConfig
 from rlplatform.features.forecasts.forecast import LEVELS, Forecast, ForecastBackend, key_of, no_reasons
 from rlplatform.features.forecasts.shards import (
@@ -70,8 +71,9 @@ class FeatureStore:
         """What is there and what is missing, for every row and symbol. Reads only."""
         reasons = no_reasons(dates, len(symbols))
         quantiles = np.full((*reasons.shape, len(backend.horizons), len(LEVELS)), np.nan, np.float32)
-        units, reused, folder = [], 0, self.folder(backend)
+        units, reused = [], 0
         for column, symbol in enumerate(symbols):
+            folder = self.folder(of_symbol(backend, symbol))
             hashes = input_hashes(dates, log_returns[:, column])
             for year, rows in rows_by_year(dates).items():
                 shard, missing, why = _holding(_path(folder, symbol, year), backend.horizons, dates[rows], hashes[rows])
@@ -94,7 +96,7 @@ class FeatureStore:
         Args:
             log_returns: (T,) of the unit's symbol.
         """
-        rows = np.asarray(unit.rows)
+        rows, backend = np.asarray(unit.rows), of_symbol(backend, unit.symbol)
         answer = backend.forecast(dates[: rows[-1] + 1], log_returns[: rows[-1] + 1, None], rows)
         hashes = input_hashes(dates, log_returns)
         made = Shard(dates=dates[rows], inputs=hashes[rows], quantiles=answer.quantiles[:, 0], reasons=answer.reasons[:, 0])

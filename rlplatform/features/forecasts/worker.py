@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from rlplatform.features.forecasts.chronos import of_symbol
 from rlplatform.features.forecasts.config import ForecastConfig
 from rlplatform.features.forecasts.registry import leaf
 from rlplatform.features.forecasts.shards import WorkUnit
@@ -30,6 +31,6 @@ class ShardWorker:
         """
         if unit.leaf not in self.backends:
             self.backends[unit.leaf] = leaf(unit.leaf, self.config)
-            self.store.describe(self.backends[unit.leaf])
+        self.store.describe(of_symbol(self.backends[unit.leaf], unit.symbol))
         self.store.complete(self.backends[unit.leaf], dates, log_returns[:, symbols.index(unit.symbol)], unit)
         return len(unit.rows)
