@@ -71,7 +71,8 @@ def run_pipeline(directory: PipelineDirectory, only: str | None = None, on_note:
     """
     pipeline = directory.pipeline()
     plan = Plan.of(pipeline)
-    directory.begin(pipeline.base, plan.market, pipeline=pipeline.base.name, seeds=list(pipeline.seeds))
+    tried = len(plan.pairs) * len(pipeline.block.allocation) * len(pipeline.seeds)
+    directory.begin(pipeline.base, plan.market, pipeline=pipeline.base.name, seeds=list(pipeline.seeds), num_trials=tried)
     run = PipelineRun(directory=directory, pipeline=pipeline, plan=plan, on_note=on_note)
     with stored_afterwards(directory.path, pipeline.base.results_dir, on_note):
         try:

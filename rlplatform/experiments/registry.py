@@ -19,7 +19,8 @@ from rlplatform.files import replaced_file
 
 REGISTRY_FILE = "registry.parquet"
 FIGURES = tuple(Metrics.__dataclass_fields__)
-FOUND = ("*/manifest.json", "*/winner/manifest.json", "*/arms/*/manifest.json")
+FOUND = ("*/manifest.json", "*/winner/manifest.json", "*/arms/*/manifest.json", "*/pairs/*/*/manifest.json")
+TRIED = ("sweep.yaml", "ablation.yaml", "pipeline.yaml")  # what runs of one directory were chosen from
 RUN, WALK = "run", "walk-forward"  # kinds of rows
 TEXTS = ("run", "path", "manifest_sha256", "registered", "status", "started", "finished", "kind", "name", "setting")
 TEXTS += ("algorithm", "model", "env", "symbols", "start", "end", "terms", "data_sha256", "code_commit", "verdict")
@@ -65,15 +66,15 @@ def setting_of(run: Path) -> str:
 
 
 def trials_of(run: Path, bars_per_year: int = 252) -> Trials:
-    """What a run was chosen from: the trials of its sweep or ablation, by that manifest; 1 for a run by itself.
+    """What a run was chosen from: the trials of its sweep, ablation or pipeline, by that manifest; 1 for a run by itself.
 
     The spread of the trials' Sharpe ratios is that of the validation period, where the choice was made.
     """
     run = Path(run).resolve()
-    for sweep in (run.parent, run.parent.parent):
-        if any((sweep / name).is_file() for name in ("sweep.yaml", "ablation.yaml")):
-            count = max(1, _manifest(sweep / "manifest.json").get("num_trials") or 1)
-            returns = sweep / "trial_returns.parquet"
+    for whole in run.parents[:3]:
+        if (whole / "manifest.json").is_file() and any((whole / name).is_file() for name in TRIED):
+            count = max(1, _manifest(whole / "manifest.json").get("num_trials") or 1)
+            returns = whole / "trial_returns.parquet"
             measured = Trials.of_returns(pd.read_parquet(returns).to_numpy(), bars_per_year) if returns.is_file() else Trials()
             return Trials(count=max(count, measured.count), deviation=measured.deviation)
     chosen = _manifest(run / "manifest.json").get("sweep") or {}
@@ -108,9 +109,11 @@ def _run_row(results: Path, path: Path) -> dict[str, Any]:
 
 
 def _name_of(run: Path) -> str:
-    """The directory's, with that of the sweep or ablation it belongs to."""
+    """The directory's, with that of the sweep, ablation or pipeline it belongs to."""
     if run.parent.name == "arms":
         return f"{run.parent.parent.name}/{run.name}"
+    if run.parent.parent.name == "pairs":
+        return f"{run.parents[2].name}/{run.parent.name}/{run.name}"
     return f"{run.parent.name}/winner" if run.name == "winner" else run.name
 
 
@@ -129,7 +132,7 @@ def _walk_rows(results: Path, path: Path) -> Iterator[dict[str, Any]]:
     start, end = manifest.get("period") or (None, None)
     tests = manifest.get("tests") or {}
     for seed in manifest["seeds"]:
-        name = f"{walk.name}#seed{seed}"
+        name = f"{_name_of(walk)}#seed{seed}"
         place = {"run": name, "path": f"{walk.relative_to(results)}#seed{seed}", "seed": int(seed)}
         yield shared | place | {"start": start, "end": end} | _figures(tests.get(str(seed)))
 

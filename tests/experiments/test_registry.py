@@ -76,6 +76,17 @@ def test_the_winner_of_a_sweep_is_charged_with_all_its_trials(tmp_path):
     assert table["trials"].tolist() == [12]
 
 
+def test_every_training_of_a_pipeline_is_a_row_charged_with_all_of_them(tmp_path):
+    pipeline = tmp_path / "stocks-pipeline"
+    run = judged_run(pipeline / "pairs" / "KO-PEP", "ppo-seed0")
+    write_text(pipeline / "pipeline.yaml", "pipeline: {}\n")
+    write_json(pipeline / "manifest.json", {"num_trials": 8})
+    assert trials_of(run).count == 8
+    table = update_registry(tmp_path)
+    assert table["run"].tolist() == ["stocks-pipeline/KO-PEP/ppo-seed0"]
+    assert table["trials"].tolist() == [8]
+
+
 def test_a_winner_that_was_copied_away_still_knows_its_number_of_trials(tmp_path):
     assert trials_of(judged_run(tmp_path, "copied", sweep={"num_trials": 7})).count == 7
     assert trials_of(judged_run(tmp_path, "alone")).count == 1
