@@ -18,6 +18,7 @@ from rich.table import Table
 
 from rlplatform.cli_ablation import ablation
 from rlplatform.cli_court import benchmark, compare, scoreboard
+from rlplatform.cli_ensemble import ensemble
 from rlplatform.cli_features import features_app, forecast_app
 from rlplatform.cli_jobs import jobs_app, submit
 from rlplatform.cli_offline import offline_app
@@ -51,6 +52,7 @@ app.command()(results)
 app.command()(compare)
 app.command()(scoreboard)
 app.command()(benchmark)
+app.command()(ensemble)
 app.command()(walkforward)
 app.command()(ablation)
 app.command()(pipeline)

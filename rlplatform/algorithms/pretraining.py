@@ -17,7 +17,7 @@ from envs.errors import ConfigError
 from rlplatform.algorithms.connectors import NormalizeObservations
 from rlplatform.algorithms.rollout import Rollout
 from rlplatform.models.actor_critic import ActorCritic
-from rlplatform.models.policy import Policy
+from rlplatform.models.policy import ENSEMBLE_DIRECTORY, Policy
 
 PRETRAINED = "pretrained"
 
@@ -57,6 +57,11 @@ class PretrainConfig:
             ConfigError: there is none.
         """
         for directory in (Path(self.run) / "policy", Path(self.run)):
+            if (directory / ENSEMBLE_DIRECTORY).is_dir():
+                raise ConfigError(
+                    f"training.pretrain.run = {self.run!r} is an ensemble; a training goes on from one network. Distil it into "
+                    "one first: docs/ENSEMBLES.md."
+                )
             if (directory / "policy.safetensors").is_file():
                 return directory
         raise ConfigError(f"training.pretrain.run = {self.run!r} has no policy. Give a finished run, such as results/RUN.")

@@ -30,7 +30,8 @@ from rlplatform.experiments.registry import setting_of, trials_of
 from rlplatform.experiments.run_directory import RunDirectory
 from rlplatform.experiments.weights_file import read_weights
 from rlplatform.experiments.yaml_text import read_yaml
-from rlplatform.models.policy import WEIGHTS_FILE, Policy
+from rlplatform.models.ensemble import load_policy
+from rlplatform.models.policy import ENSEMBLE_DIRECTORY, WEIGHTS_FILE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +188,7 @@ def _run(entry: RunEntry, name: str, config: BenchConfig, prices: Prices) -> Ben
     tape = tape_of(settings, prices.select(symbols), scaler)
     env = dataclasses.replace(settings.env, costs=config.costs, financing=config.financing)
     same_terms = dataclasses.replace(settings, env=env)
-    track = backtest(same_terms, tape, Policy.load(run.policy), *config.period, name)
+    track = backtest(same_terms, tape, load_policy(run.policy), *config.period, name)
     notes = []
     if (settings.env.costs, settings.env.financing) != (config.costs, config.financing):
         notes.append(f"{name} was trained under other costs or financing.")
@@ -216,7 +217,7 @@ def _symbols(run: RunDirectory, prices: Prices, name: str) -> Sequence[str]:
 def _run_path(path: str) -> Path:
     """The run that a policy directory lies in, or the run itself."""
     given = Path(path)
-    return given.parent if (given / WEIGHTS_FILE).is_file() else given
+    return given.parent if (given / WEIGHTS_FILE).is_file() or (given / ENSEMBLE_DIRECTORY).is_dir() else given
 
 
 def _baseline(name: str, config: BenchConfig, tape: MarketTape) -> Track:

@@ -21,7 +21,7 @@ from rlplatform.experiments.judging import backtest
 from rlplatform.experiments.market import prepare_market
 from rlplatform.experiments.registry import setting_of, trials_of
 from rlplatform.experiments.run_directory import RunDirectory
-from rlplatform.models.policy import Policy
+from rlplatform.models.ensemble import load_policy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ def compare_runs(paths: Sequence[Path], bootstrap: BootstrapConfig | None = None
         market = prepare_market(entrant.config, entrant.run.scaler())
         tape = tape or market.tape
         same_terms = _with_terms_of(entrant.config, first)
-        tracks.append(backtest(same_terms, market.tape, Policy.load(entrant.run.policy), start, end, entrant.name))
+        tracks.append(backtest(same_terms, market.tape, load_policy(entrant.run.policy), start, end, entrant.name))
     _check_dates(tracks)
     contenders = [
         Contender(track=track, trials=trials_of(entrant.run.path), setting=setting_of(entrant.run.path))

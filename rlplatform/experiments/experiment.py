@@ -36,6 +36,7 @@ from rlplatform.experiments.tracking import Tracker
 from rlplatform.experiments.trainers import Row, training_env
 from rlplatform.experiments.training import judged_checkpoint, train
 from rlplatform.files import recover_directory
+from rlplatform.models.ensemble import load_policy
 from rlplatform.models.policy import Policy
 
 log = logging.getLogger(__name__)
@@ -190,7 +191,7 @@ def _manifest(job: Job, before: dict[str, Any]) -> dict[str, Any]:
 
 
 def _outcome(config: ExperimentConfig, standing: Standing, policy: Policy, verdict: Verdict) -> dict[str, Any]:
-    parameters = sum(p.numel() for p in policy.actor_critic.parameters())
+    parameters = policy.num_parameters
     unit = config.step_unit
     done = getattr(standing, unit)
     return {
@@ -243,7 +244,7 @@ def evaluate_run(
     if start is None and end is None and prices is None:
         start, end = config.split.test
     start, end = _span(market.tape, start, end)
-    policy, sample = Policy.load(run.policy), sample_of(config.split, start, end)
+    policy, sample = load_policy(run.policy), sample_of(config.split, start, end)
     verdict = judge_policy(config, market.tape, policy, start, end, run.metrics(), sample)
     if report is not None:
         follows = prices is None and sample == OUT_OF_SAMPLE and str(start) > str(config.split.train[0])

@@ -21,6 +21,7 @@ from rlplatform.experiments.judging import backtest, whole_period
 from rlplatform.experiments.market import prepare_market
 from rlplatform.experiments.run_directory import RunDirectory
 from rlplatform.files import replaced_file, write_json
+from rlplatform.models.ensemble import load_policy
 from rlplatform.models.policy import Policy
 
 Array = np.ndarray
@@ -64,7 +65,7 @@ def explain_run(
     """
     run = RunDirectory.open(path)
     settings, scaler = run.config(), run.scaler()
-    tape, policy = prepare_market(settings, scaler).tape, Policy.load(run.policy)
+    tape, policy = prepare_market(settings, scaler).tape, load_policy(run.policy)
     on_phase("what moved its decisions")
     decisions = explain_decisions(settings, tape, policy, config)
     on_phase("where its return came from")

@@ -20,7 +20,7 @@ from rlplatform.experiments.config import ExperimentConfig
 from rlplatform.experiments.judging import policy_name, whole_period
 from rlplatform.experiments.market import prepare_market
 from rlplatform.experiments.run_directory import RunDirectory
-from rlplatform.models.policy import Policy
+from rlplatform.models.ensemble import load_policy
 
 Array = np.ndarray
 
@@ -135,7 +135,7 @@ def compare_guards(run: RunDirectory, guards: GuardsConfig | None = None) -> Gua
     """
     config, scaler = run.config(), run.scaler()
     tape = prepare_market(config, scaler).tape
-    return compare(config, tape, Policy.load(run.policy), guards)
+    return compare(config, tape, load_policy(run.policy), guards)
 
 
 def compare(
@@ -156,7 +156,7 @@ def compare(
 
 def _path(config: ExperimentConfig, tape: MarketTape, policy: Decider, guards: GuardsConfig | None) -> Track:
     settings = dataclasses.replace(whole_period(config.env), guards=guards)
-    name = policy_name(config) + ("" if guards is None else "_GUARDED")
+    name = policy_name(config, policy) + ("" if guards is None else "_GUARDED")
     return run_policy(name, make(settings, tape, *map(str, config.split.test)), policy, symbols=tape.symbols)
 
 

@@ -12,19 +12,23 @@ from envs import make
 from envs.accounts import TradingConfig
 from envs.regime import REGIMES, RegimeConfig, action_names
 from envs.tape import MarketTape
+from rlplatform.evaluation.backtest import Policy as Decider
 from rlplatform.evaluation.backtest import run_policy
 from rlplatform.evaluation.baselines import judge_baselines, standard_baselines
 from rlplatform.evaluation.gate import find_benchmark
 from rlplatform.evaluation.track import Track
 from rlplatform.evaluation.verdict import Verdict, judge
 from rlplatform.experiments.config import ExperimentConfig, SplitConfig
-from rlplatform.models.policy import Policy
+from rlplatform.models.ensemble import Ensemble
 
 OUT_OF_SAMPLE = "Out of sample"
 IN_SAMPLE = "In sample (training or validation saw these days)"
 
 
-def policy_name(config: ExperimentConfig) -> str:
+def policy_name(config: ExperimentConfig, policy: Decider | None = None) -> str:
+    """How reports call a run's policy."""
+    if isinstance(policy, Ensemble):
+        return f"ENSEMBLE_OF_{len(policy.members)}"
     return f"{config.training.algorithm}_{config.model.kind.rpartition(':')[2]}".upper()
 
 
@@ -35,11 +39,11 @@ def whole_period(env: TradingConfig) -> TradingConfig:
 
 
 def backtest(
-    config: ExperimentConfig, tape: MarketTape, policy: Policy, start: Any = None, end: Any = None, name: str | None = None
+    config: ExperimentConfig, tape: MarketTape, policy: Decider, start: Any = None, end: Any = None, name: str | None = None
 ) -> Track:
     """The policy's preferred actions on one account over [start, end]."""
     env = make(whole_period(config.env), tape, start and str(start), end and str(end))
-    return run_policy(name or policy_name(config), env, policy, symbols=tape.symbols)
+    return run_policy(name or policy_name(config, policy), env, policy, symbols=tape.symbols)
 
 
 def named_regimes(symbols: Sequence[str]) -> dict[str, tuple[float, ...]]:
@@ -50,7 +54,7 @@ def named_regimes(symbols: Sequence[str]) -> dict[str, tuple[float, ...]]:
 def judge_policy(
     config: ExperimentConfig,
     tape: MarketTape,
-    policy: Policy,
+    policy: Decider,
     start: Any,
     end: Any,
     learning_curve: Sequence[Mapping[str, float]] = (),
@@ -75,7 +79,7 @@ def judge_policy(
     )
 
 
-def with_earlier(config: ExperimentConfig, tape: MarketTape, policy: Policy, verdict: Verdict) -> Verdict:
+def with_earlier(config: ExperimentConfig, tape: MarketTape, policy: Decider, verdict: Verdict) -> Verdict:
     """The verdict with the paths of policy and main baselines from the first training day on, for the plots."""
     start, end = config.split.train[0], verdict.policy.dates[0].astype("datetime64[D]")
     earlier = [backtest(config, tape, policy, start, end), *_baselines(config, tape, start, end, verdict.main_names)]

@@ -61,24 +61,37 @@ def read_registry(results: Path) -> pd.DataFrame:
 
 
 def setting_of(run: Path) -> str:
-    """Hash of all that a run's config says but its seed, its name and its place: what several seeds share."""
-    return _setting(read_yaml(Path(run) / "config.yaml"))
+    """Hash of all that a run's config says but its seed, its name and its place: what several seeds share.
+
+    An ensemble's is that of its members' settings: it is no further seed of theirs.
+    """
+    run = Path(run)
+    return _setting(_with_members(read_yaml(run / "config.yaml"), _manifest(run / "manifest.json")))
 
 
 def trials_of(run: Path, bars_per_year: int = 252) -> Trials:
-    """What a run was chosen from: the trials of its sweep, ablation or pipeline, by that manifest; 1 for a run by itself.
+    """What a run was chosen from: the trials of its sweep, ablation or pipeline, by that manifest; 1 for a run by itself; of an
+    ensemble all that its members were chosen from.
 
     The spread of the trials' Sharpe ratios is that of the validation period, where the choice was made.
     """
     run = Path(run).resolve()
-    for whole in run.parents[:3]:
-        if (whole / "manifest.json").is_file() and any((whole / name).is_file() for name in TRIED):
-            count = max(1, _manifest(whole / "manifest.json").get("num_trials") or 1)
-            returns = whole / "trial_returns.parquet"
-            measured = Trials.of_returns(pd.read_parquet(returns).to_numpy(), bars_per_year) if returns.is_file() else Trials()
-            return Trials(count=max(count, measured.count), deviation=measured.deviation)
-    chosen = _manifest(run / "manifest.json").get("sweep") or {}
+    if (whole := choice_of(run)) is not None:
+        count = max(1, _manifest(whole / "manifest.json").get("num_trials") or 1)
+        returns = whole / "trial_returns.parquet"
+        measured = Trials.of_returns(pd.read_parquet(returns).to_numpy(), bars_per_year) if returns.is_file() else Trials()
+        return Trials(count=max(count, measured.count), deviation=measured.deviation)
+    manifest = _manifest(run / "manifest.json")
+    chosen = manifest.get("sweep") or manifest.get("ensemble") or {}
     return Trials(count=max(1, chosen.get("num_trials") or 1))
+
+
+def choice_of(run: Path) -> Path | None:
+    """The directory of the sweep, ablation or pipeline that a run was chosen in; None for a run by itself."""
+    for whole in Path(run).resolve().parents[:3]:
+        if (whole / "manifest.json").is_file() and any((whole / name).is_file() for name in TRIED):
+            return whole
+    return None
 
 
 def _rows(results: Path) -> Iterator[dict[str, Any]]:
@@ -100,12 +113,18 @@ def _run_row(results: Path, path: Path) -> dict[str, Any]:
         "run": _name_of(run),
         "path": str(run.relative_to(results)),
         "kind": RUN,
-        "setting": _setting(config),
+        "setting": _setting(_with_members(config, manifest)),
         "seed": int(config.get("seed", 0)),
         "start": str(config["split"]["test"][0]),
         "end": str(config["split"]["test"][1]),
         **_figures(manifest.get("test")),
     }
+
+
+def _with_members(config: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any]:
+    """The config with what only the manifest says: whose mean the run is."""
+    members = (manifest.get("ensemble") or {}).get("members")
+    return config | {"ensemble": sorted(member["setting"] for member in members)} if members else config
 
 
 def _name_of(run: Path) -> str:

@@ -40,6 +40,7 @@ from rlplatform.experiments.stressing import stress
 from rlplatform.experiments.walkforward_directory import WalkForwardDirectory
 from rlplatform.experiments.walkforward_path import SPREAD, WalkForwardResult
 from rlplatform.experiments.walkforward_rejudging import rejudged
+from rlplatform.models.ensemble import load_policy
 from rlplatform.models.policy import Policy
 
 T = TypeVar("T")
@@ -93,7 +94,7 @@ def collect(
     """Everything the page shows of a run."""
     settings, config, scaler = settings or ReportConfig(), run.config(), run.scaler()
     on_phase("judging the policy and its baselines")
-    market, policy = prepare_market(config, scaler), Policy.load(run.policy)
+    market, policy = prepare_market(config, scaler), load_policy(run.policy)
     verdict = judge_policy(config, market.tape, policy, *config.split.test, learning_curve=run.metrics())
     search, against, years = _Search(on_phase), benchmark_of(config, verdict), verdict.bars_per_year
     found = search.found

@@ -29,7 +29,7 @@ from rlplatform.experiments.market import Market, prepare_market, tape_of
 from rlplatform.experiments.run_directory import RunDirectory
 from rlplatform.features.context.asof import align
 from rlplatform.files import write_json
-from rlplatform.models.policy import Policy
+from rlplatform.models.ensemble import load_policy
 
 FILE = "stress.json"
 RULES = ("EQUAL_WEIGHT", "MOMENTUM", "INVERSE_VOLATILITY")  # beside the benchmark; all others take an optimiser or hold still
@@ -50,7 +50,7 @@ def stress_run(
     """
     run = RunDirectory.open(path)
     config, scaler = run.config(), run.scaler()
-    market, policy = prepare_market(config, scaler), Policy.load(run.policy)
+    market, policy = prepare_market(config, scaler), load_policy(run.policy)
     on_phase("trading in scenarios")
     found = stress(config, market, policy, settings)
     run.report.mkdir(parents=True, exist_ok=True)
@@ -70,7 +70,7 @@ def stress(
     Args:
         benchmark: baseline to name in the sentence; the gate's if not given.
     """
-    settings, name = settings or StressConfig(), policy_name(config)
+    settings, name = settings or StressConfig(), policy_name(config, policy)
     rules = standard_baselines(market.tape.symbols, config.evaluation.baselines)
     against = benchmark or find_benchmark(list(rules), config.evaluation.gate.benchmark)
     paths = scenarios(market.tape, settings)

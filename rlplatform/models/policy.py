@@ -17,12 +17,14 @@ from envs.normalizer import ObservationNormalizer
 from rlplatform.files import replaced_file, write_text
 from rlplatform.models.actor_critic import ActorCritic
 from rlplatform.models.config import ModelConfig, model_config_dict, model_config_from
+from rlplatform.models.distributions import ActionDistribution
 from rlplatform.models.heads import ActionHead, head_from
 
 Array = np.ndarray
 
 FORMAT = 1
 WEIGHTS_FILE, CONFIG_FILE = "policy.safetensors", "policy.json"
+ENSEMBLE_DIRECTORY = "members"  # of a policy directory in which several policies decide together
 _NETWORK, _NORMALIZER = "actor_critic.", "normalizer."
 
 
@@ -56,6 +58,23 @@ class Policy:
         """The recurrent state at the start of B episodes; pass it to `act` and keep what comes back."""
         return self.actor_critic.initial_state(batch_size)
 
+    @property
+    def num_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.actor_critic.parameters())
+
+    @torch.no_grad()
+    def distribution(self, obs: Array, state: torch.Tensor) -> tuple[ActionDistribution, torch.Tensor, torch.Tensor]:
+        """Of B accounts' actions, with the next state and the values (B,). Args as `act`.
+
+        Raises:
+            ShapeError: obs is not (B, D).
+        """
+        if obs.ndim != 2 or obs.shape[1] != self.obs_size:
+            raise ShapeError(f"Policy.act got observations of shape {obs.shape}; expected (B, {self.obs_size}).")
+        obs = obs if self.normalizer is None else self.normalizer.normalize(obs)
+        out = self.actor_critic(torch.from_numpy(np.ascontiguousarray(obs, dtype=np.float32)), state)
+        return self.head.distribution(out.params), out.state, out.value
+
     @torch.no_grad()
     def act(
         self,
@@ -78,13 +97,9 @@ class Policy:
         Raises:
             ShapeError: obs is not (B, D).
         """
-        if obs.ndim != 2 or obs.shape[1] != self.obs_size:
-            raise ShapeError(f"Policy.act got observations of shape {obs.shape}; expected (B, {self.obs_size}).")
-        obs = obs if self.normalizer is None else self.normalizer.normalize(obs)
-        out = self.actor_critic(torch.from_numpy(np.ascontiguousarray(obs, dtype=np.float32)), state)
-        distribution = self.head.distribution(out.params)
+        distribution, state, value = self.distribution(obs, state)
         action = distribution.mode() if deterministic else distribution.sample(generator)
-        return action.numpy(), out.state, {"entropy": distribution.entropy().numpy(), "value": out.value.numpy()}
+        return action.numpy(), state, {"entropy": distribution.entropy().numpy(), "value": value.numpy()}
 
     def describe(self) -> dict[str, Any]:
         """All but the arrays, as plain values."""
@@ -120,9 +135,13 @@ class Policy:
         """The policy that `save` wrote there.
 
         Raises:
-            ConfigError: no policy there, or one that is damaged or of another format.
+            ConfigError: no policy there, an ensemble of several, or one that is damaged or of another format.
         """
         path = Path(directory) / WEIGHTS_FILE
+        if (Path(directory) / ENSEMBLE_DIRECTORY).is_dir():
+            raise ConfigError(
+                f"{directory} holds an ensemble; one network is expected here. Distil it into one first: docs/ENSEMBLES.md."
+            )
         if not path.is_file():
             raise ConfigError(
                 f"{path} does not exist. Give the directory that holds {WEIGHTS_FILE}, such as results/<run>/policy."

@@ -12,6 +12,7 @@ import torch
 from envs.accounts import TradingTask
 from envs.errors import ConfigError
 from rlplatform.features.scaler import FeatureScaler
+from rlplatform.models.ensemble import Ensemble, load_policy
 from rlplatform.models.heads import head_for
 from rlplatform.models.policy import Policy
 from rlplatform.offline.action_laws import ActionLaw, Drawn, Fixed, Greedy, Uniform, noisy
@@ -70,22 +71,17 @@ class UniformBehaviour(Behaviour):
 
 
 class PolicyBehaviour(Behaviour):
-    """A trained policy: a sample of its distribution, or its preferred action."""
+    """A trained policy or an ensemble: a sample of its distribution, or its preferred action."""
 
-    def __init__(self, policy: Policy, deterministic: bool) -> None:
+    def __init__(self, policy: Policy | Ensemble, deterministic: bool) -> None:
         self.policy, self.deterministic = policy, deterministic
 
     def begin(self, accounts: int) -> None:
         super().begin(accounts)
         self.state = self.policy.initial_state(accounts)
 
-    @torch.no_grad()
     def law(self, rows: Array, obs: Array) -> ActionLaw:
-        normalizer = self.policy.normalizer
-        seen = obs if normalizer is None else normalizer.normalize(obs)
-        out = self.policy.actor_critic(torch.from_numpy(np.ascontiguousarray(seen, dtype=np.float32)), self.state)
-        self.state = out.state
-        distribution = self.policy.head.distribution(out.params)
+        distribution, self.state, _ = self.policy.distribution(obs, self.state)
         return Fixed(distribution.mode()) if self.deterministic else Drawn(distribution)
 
 
@@ -140,7 +136,7 @@ def _base(config: BehaviourConfig, task: TradingTask, scaler: FeatureScaler | No
 
 
 def _policy_behaviour(config: BehaviourConfig, task: TradingTask) -> PolicyBehaviour:
-    policy = Policy.load(config.path)
+    policy = load_policy(config.path)
     if policy.obs_size != len(task.observation_names):
         raise ConfigError(
             f"{config.path} reads {policy.obs_size} observations; {task.config.id} here has {len(task.observation_names)}. "

@@ -21,7 +21,7 @@ KINDS = {
     "regime_rotation": "one of the sixteen allocations by market state and trend (MultiAssetRegime)",
     "blend": "weighted mean of other behaviours' weights",
     "uniform": "random inside the action space",
-    "policy": "a trained policy's directory",
+    "policy": "a trained policy's directory, or an ensemble's",
 }
 LOOKBACKS = {
     "topk_equal_weight": 63,
@@ -134,7 +134,8 @@ def behaviour_config(spec: str | Mapping[str, Any] | BehaviourConfig) -> Behavio
     """A behaviour from its short form.
 
     "momentum" · "topk_equal_weight:top=3,lookback_bars=21" · "momentum+noise:0.2" · "regime_rotation+epsilon:0.1" ·
-    "blend:momentum*0.7,inverse_volatility*0.3" · "policy:results/RUN/policy+noise:0.1" · a mapping of the fields.
+    "blend:momentum*0.7,inverse_volatility*0.3" · "policy:results/RUN/policy" (sampled) ·
+    "policy:results/RUN/policy+deterministic+noise:0.1" · a mapping of the fields.
 
     Raises:
         ConfigError: the text cannot be read.
@@ -154,8 +155,12 @@ def behaviour_config(spec: str | Mapping[str, Any] | BehaviourConfig) -> Behavio
         settings |= dict(_setting(part, spec) for part in rest.split(",") if part.strip())
     for noise in noises:
         name, _, value = noise.strip().partition(":")
+        if name == "deterministic" and kind == "policy" and not value:
+            settings["deterministic"] = True
+            continue
         if name not in ("noise", "epsilon"):
-            raise ConfigError(f"policy {spec!r}: +{name} is unknown; expected +noise:SIGMA or +epsilon:SHARE.")
+            own = "+deterministic, " if kind == "policy" else ""
+            raise ConfigError(f"policy {spec!r}: +{name} is unknown; expected {own}+noise:SIGMA or +epsilon:SHARE.")
         settings["sigma" if name == "noise" else "epsilon"] = _number(value, f"+{name}", spec)
     return BehaviourConfig.from_dict(settings)
 

@@ -11,6 +11,8 @@ def test_a_short_form_names_kind_settings_and_noise():
     )
     assert behaviour_config("regime_rotation+epsilon:0.1").epsilon == 0.1
     assert behaviour_config("policy:results/a/policy+noise:0.1").path == "results/a/policy"
+    certain = behaviour_config("policy:results/a/policy+deterministic+noise:0.1")
+    assert (certain.path, certain.deterministic, certain.sigma) == ("results/a/policy", True, 0.1)
     assert behaviour_config("blend:momentum*0.7,risk_parity*0.3").members == (("momentum", 0.7), ("risk_parity", 0.3))
 
 
@@ -25,6 +27,7 @@ def test_a_config_survives_json():
         ("momentun", "expected one of .* Did you mean momentum"),
         ("momentum+noise:much", r"\+noise = 'much'; expected a number"),
         ("momentum+dither:1", r"\+dither is unknown; expected \+noise:SIGMA or \+epsilon:SHARE"),
+        ("momentum+deterministic", r"\+deterministic is unknown; expected \+noise"),
         ("momentum:top", "'top' is no setting; expected key=value"),
         ("momentum:topp=3", "unknown key policy.topp. Did you mean top"),
         ("uniform+epsilon:2", r"policy.epsilon = 2.0; expected a probability in \[0, 1\]"),
