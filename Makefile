@@ -26,8 +26,9 @@ train: setup  ## train the default policy on bundled real prices, judge it out o
 test: setup  ## the suite without the long trainings
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadscope --no-loadscope-reorder
 
+# Three workers: the long tests wait for processes to start as much as they compute.
 test-all: setup  ## everything, as .ci/run does
-	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder --durations=40 --durations-min=8
+	$(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder --durations=40 --durations-min=8
 
 check: setup  ## lint, format, import arrows
 	$(BIN)/ruff check .

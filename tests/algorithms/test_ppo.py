@@ -111,9 +111,8 @@ def test_the_same_config_and_seed_give_the_same_numbers(toy_env, training, model
 
 
 @pytest.mark.slow
-@both_paths
-def test_the_same_config_and_seed_give_the_same_numbers_with_two_remote_runners(toy_env, training):
-    training = replace(training, num_env_runners=2)
+def test_the_same_config_and_seed_give_the_same_numbers_with_two_remote_runners(toy_env):
+    training = replace(FAST, num_env_runners=2)
     assert trace(toy_env, training=training) == trace(toy_env, training=training)
 
 

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 from typer.testing import CliRunner
 
-from rlplatform.bench import benchmark, gpu
+from rlplatform.bench import benchmark, gpu, process
 from rlplatform.bench.arithmetic import arithmetic
 from rlplatform.bench.benchmark import RATIOS, env_ratios, run_benchmark, write_results
 from rlplatform.bench.contenders import WORK
@@ -166,6 +166,7 @@ def test_what_is_measured_on_a_gpu_also_runs_on_the_processor():
 
 @pytest.mark.slow
 def test_the_forecast_section_builds_a_store_by_the_command(monkeypatch):
+    monkeypatch.setattr(process, "run_alone", lambda work, task, settings, timeout_s: WORK[work](task, **settings))
     sizes = {"symbols": 2, "days": 300, "alone": 2, "actors": [0]}
     monkeypatch.setattr(benchmark, "_SECTIONS", {"forecast": partial(forecast_section, **sizes)})
     result = run_benchmark(("forecast",), quick=True)

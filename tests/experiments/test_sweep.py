@@ -303,23 +303,6 @@ def _writes(path, seconds=3.0):
 
 
 @pytest.mark.slow
-def test_a_population_takes_over_from_its_best_and_still_answers(sweep_yaml, ray_session):
-    path = sweep_yaml(POPULATION)
-    sweep = load_sweep(path, ["training.total_env_steps=2048", "search.max_concurrent=4"])
-    directory = new_sweep(sweep)
-    results = run_sweep(directory)
-    assert results.trials["status"].tolist() == [FINISHED] * 4
-    assert results.trials["env_steps"].tolist() == [2048] * 4
-    assert results.trials["seed"].tolist() == [3, 4, 5, 6]
-    assert results.trials["training.learning_rate"].between(1e-4, 1e-2).all()
-    for trial in directory.trials():  # what is written down is what was used last
-        assert trial.run.metrics()[-1]["learning_rate"] == pytest.approx(
-            trial.record()["settings"]["training.learning_rate"], rel=1e-4
-        )
-    assert directory.manifest()["winner"]["test"]["bars"] > 200
-
-
-@pytest.mark.slow
 def test_optuna_proposes_and_asha_stops_the_weak_early(sweep_yaml, ray_session):
     search = "  parameters: {training.learning_rate: {loguniform: [1.0e-6, 1.0e-2]}}\n  algorithm: optuna\n"
     sweep = load_sweep(
