@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 # Ray tells a usage server that it runs, unless told not to.
 export RAY_USAGE_STATS_ENABLED ?= 0
 
-.PHONY: setup train test test-all check bench tour clean
+.PHONY: setup train test test-all test-nightly check bench tour clean
 
 setup: $(STAMP)
 
@@ -26,9 +26,11 @@ train: setup  ## train the default policy on bundled real prices, judge it out o
 test: setup  ## the suite without the long trainings
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadscope --no-loadscope-reorder
 
-# Three workers: the long tests wait for processes to start as much as they compute.
-test-all: setup  ## everything, as .ci/run does
-	$(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder --durations=40 --durations-min=8
+test-all: setup  ## and the long trainings, as .ci/run does
+	$(BIN)/python -m pytest -m "not nightly" -n 2 --dist loadscope --no-loadscope-reorder --durations=40 --durations-min=8
+
+test-nightly: setup  ## everything, 40 minutes on two cores
+	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder --durations=40 --durations-min=8
 
 check: setup  ## lint, format, import arrows
 	$(BIN)/ruff check .

@@ -328,6 +328,7 @@ def test_from_a_mixture_of_mediocre_policies_comes_one_better_than_the_best_of_t
     assert share_of_optimum("planted_momentum", policy) > max(0.75, 1.3 * best_share("planted_momentum"))
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_of_random_actions_on_a_market_it_claims_no_more_than_the_best_of_them_returned(ray_session):
     episodes = logged("planted_momentum", momentum_rule(0.0, noise=0.3), 100, seed=1)

@@ -201,6 +201,7 @@ def mean_return(policy) -> float:
     return total
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_fast_and_stock_learn_a_memory_task_along_the_same_curve(toy_env):
     fast, stock = (np.array([curve(toy_env, path, seed) for seed in (1, 2, 3)]) for path in (True, False))

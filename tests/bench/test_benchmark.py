@@ -164,6 +164,7 @@ def test_what_is_measured_on_a_gpu_also_runs_on_the_processor():
     assert all(row["steps_per_s"] > 0 for row in rows)
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_the_forecast_section_builds_a_store_by_the_command(monkeypatch):
     monkeypatch.setattr(process, "run_alone", lambda work, task, settings, timeout_s: WORK[work](task, **settings))

@@ -75,6 +75,7 @@ def test_a_calibration_finds_the_costs_that_made_the_rows():
     )
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_tape_and_weights_cross_once_per_node_not_once_per_runner():

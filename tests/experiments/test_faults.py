@@ -216,6 +216,7 @@ search:
 """
 
 
+@pytest.mark.nightly
 def test_a_trial_whose_process_is_killed_every_time_is_a_failed_row_and_the_sweep_goes_on(small_yaml, tmp_path):
     """As the kernel does when memory ends. The sweep runs by its command, with a mark in all of its processes."""
     config = tmp_path / "sweep.yaml"

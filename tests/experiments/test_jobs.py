@@ -191,6 +191,7 @@ def commands(heading):
     return block.strip().splitlines()
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_a_sweep_on_three_nodes_outlives_the_death_of_one_by_the_commands_of_the_documentation():

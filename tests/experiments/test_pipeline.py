@@ -395,6 +395,7 @@ def command(*arguments, cwd):
     )  # fmt: skip
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_a_killed_pipeline_goes_on_and_makes_nothing_twice(settings, tmp_path):
     """SIGKILL of the driver and its tasks while the second training is under way: two forecasters, one run are left alone."""

@@ -62,6 +62,7 @@ def test_on_a_market_without_signal_no_edge_is_claimed(tmp_path):
         assert edge.growth_low <= 0 <= edge.growth_high, edge
 
 
+@pytest.mark.nightly
 def test_ppo_that_goes_on_from_marwil_reaches_90_percent_with_fewer_env_steps_than_from_scratch(tmp_path):
     """Validation rows. Measured: 197k to 246k env steps after MARWIL, 590k to 786k from scratch (three seeds, docs/LOG.md)."""
     longer = ["split.validation=[2161-01-01, 2180-12-30]", "split.test=[2181-01-01, 2189-12-29]", f"results_dir={tmp_path}"]

@@ -11,7 +11,7 @@ from rlplatform.experiments.search import load_sweep
 from rlplatform.experiments.sweep_directory import FINISHED, STOPPED, SweepDirectory
 from tests.experiments.test_sweep import POPULATION, command, sweep_yaml, until  # noqa: F401 (a fixture)
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.nightly, pytest.mark.timeout(400)]
 
 
 def longer(path, env_steps):
