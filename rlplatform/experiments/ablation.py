@@ -17,7 +17,6 @@ from rlplatform.evaluation.ablation_report import TEST, VALIDATION, AblationResu
 from rlplatform.evaluation.metrics import summarize
 from rlplatform.evaluation.track import Track
 from rlplatform.experiments.ablation_config import Ablation, AblationDirectory
-from rlplatform.experiments.checkpoints import good_checkpoint
 from rlplatform.experiments.config import ExperimentConfig
 from rlplatform.experiments.experiment import checked_market
 from rlplatform.experiments.feature_building import build_features
@@ -27,11 +26,8 @@ from rlplatform.experiments.provenance import describe_environment, timestamp
 from rlplatform.experiments.ray_session import ray_session
 from rlplatform.experiments.results_directory import FAILED, FINISHED
 from rlplatform.experiments.storage import stored_afterwards
-from rlplatform.experiments.sweep_directory import TrialDirectory
-from rlplatform.experiments.tracking import Tracker
-from rlplatform.experiments.training import judged_checkpoint, train
+from rlplatform.experiments.trial_training import train_trial
 from rlplatform.experiments.tune_session import training_bundles, tune_environment, tune_run_config
-from rlplatform.experiments.visible_rows import rows_before_test
 from rlplatform.files import replaced_file, write_json, write_text
 from rlplatform.models.policy import Policy
 
@@ -149,26 +145,11 @@ def run_job(sample: dict[str, Any], jobs: list[Job], path: str, ablation: Ablati
     arm, seed = jobs[sample["job"]]
     trial = AblationDirectory(Path(path)).arm(arm, seed)
     try:
-        train_arm(ablation.config_for(arm, seed), trial, arm)
+        train_trial(ablation.config_for(arm, seed), trial, {"arm": arm})
     except Exception as error:
         if not trial.fail(error):
             raise
     tune.report({"done": 1})
-
-
-def train_arm(config: ExperimentConfig, trial: TrialDirectory, arm: str) -> None:
-    """Train one arm from its first step and keep the policy that validation chose; it sees no row of the test."""
-    shutil.rmtree(trial.path, ignore_errors=True)
-    trial.begin({"arm": arm}, config.seed)
-    trial.run.write_config(config)
-    market = prepare_market(config)
-    with Tracker(config.tracking.in_sweep(config.name), log.warning) as tracker:
-        tracker.start(config, trial.path)
-        standing = train(config, rows_before_test(config, market.tape), trial.run, tracker.log)
-        tracker.finish()
-    chosen = good_checkpoint(trial.run.checkpoint(judged_checkpoint(config, standing)), log.warning)
-    trial.run.write_policy(Policy.load(chosen / "policy"), market.scaler)
-    trial.end(FINISHED)
 
 
 def _check_all_trained(directory: AblationDirectory, jobs: list[Job]) -> None:

@@ -13,8 +13,6 @@ from ray import tune
 
 from envs.errors import PlatformError
 from rlplatform.evaluation.report import write_report
-from rlplatform.experiments.checkpoints import good_checkpoint
-from rlplatform.experiments.config import ExperimentConfig
 from rlplatform.experiments.experiment import checked_market
 from rlplatform.experiments.judged_report import guards_in_manifest, report_details
 from rlplatform.experiments.loading import plain
@@ -22,18 +20,13 @@ from rlplatform.experiments.market import Market, prepare_market
 from rlplatform.experiments.provenance import timestamp
 from rlplatform.experiments.ray_session import ray_session
 from rlplatform.experiments.results_directory import FAILED, FINISHED
-from rlplatform.experiments.standing import Standing
 from rlplatform.experiments.storage import stored_afterwards
-from rlplatform.experiments.sweep_directory import TrialDirectory
-from rlplatform.experiments.tracking import Tracker
-from rlplatform.experiments.training import judged_checkpoint, train
+from rlplatform.experiments.trial_training import train_trial
 from rlplatform.experiments.tune_session import training_bundles, tune_environment, tune_run_config
-from rlplatform.experiments.visible_rows import rows_before_test
 from rlplatform.experiments.walkforward_directory import Folds, Walk, WalkForwardDirectory
 from rlplatform.experiments.walkforward_path import WalkForwardResult
 from rlplatform.experiments.walkforward_rejudging import judge_trained
 from rlplatform.files import replaced_file, write_json
-from rlplatform.models.policy import Policy
 
 log = logging.getLogger(__name__)
 Note = Callable[[str], None]
@@ -158,27 +151,12 @@ def run_chain(sample: dict[str, Any], chains: list[list[Job]], path: str, walk: 
         start = directory.fold(number - 1, seed).path if walk.walkforward.warm_start and number > 0 else None
         config, trial = walk.config_for(folds[number], dates, seed, start), directory.fold(number, seed)
         try:
-            train_fold(config, trial, number)
+            train_trial(config, trial, {"fold": number})
         except Exception as error:
             if not trial.fail(error):
                 raise
             break
     tune.report({"done": 1})
-
-
-def train_fold(config: ExperimentConfig, trial: TrialDirectory, number: int) -> None:
-    """Train one fold from its first step and keep the policy that validation chose; it sees no row of its test."""
-    shutil.rmtree(trial.path, ignore_errors=True)
-    trial.begin({"fold": number}, config.seed)
-    trial.run.write_config(config)
-    market = prepare_market(config)
-    with Tracker(config.tracking.in_sweep(config.name), log.warning) as tracker:
-        tracker.start(config, trial.path)
-        standing: Standing = train(config, rows_before_test(config, market.tape), trial.run, tracker.log)
-        tracker.finish()
-    chosen = good_checkpoint(trial.run.checkpoint(judged_checkpoint(config, standing)), log.warning)
-    trial.run.write_policy(Policy.load(chosen / "policy"), market.scaler)
-    trial.end(FINISHED)
 
 
 def _check_all_trained(directory: WalkForwardDirectory, jobs: list[Job]) -> None:

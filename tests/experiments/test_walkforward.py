@@ -20,13 +20,13 @@ from rlplatform.experiments.config import load_config
 from rlplatform.experiments.market import prepare_market
 from rlplatform.experiments.scoreboard import make_scoreboard
 from rlplatform.experiments.storage import fetch, stored
+from rlplatform.experiments.trial_training import train_trial
 from rlplatform.experiments.visible_rows import rows_before_test
 from rlplatform.experiments.walkforward import (
     WalkForwardFailedError,
     new_walk,
     run_chain,
     run_walk,
-    train_fold,
 )
 from rlplatform.experiments.walkforward_directory import WalkForwardDirectory, load_walk
 from rlplatform.experiments.yaml_text import dump_yaml
@@ -155,13 +155,13 @@ def handed_out(monkeypatch, tmp_path, place, tape_of_call):
     for fold in folds:
         config = walk.config_for(fold, dates, 3)
         with pytest.raises(InterruptedError):
-            train_fold(config, WalkForwardDirectory(tmp_path).fold(fold.number, 3), fold.number)
+            train_trial(config, WalkForwardDirectory(tmp_path).fold(fold.number, 3), {"fold": fold.number})
     return dates, zip(folds, handed, strict=True)
 
 
 def test_no_training_is_handed_a_row_of_its_test_or_later(monkeypatch, tmp_path):
     dates, found = handed_out(
-        monkeypatch, tmp_path, "rlplatform.experiments.walkforward.train", lambda config, tape, *_: (config, tape)
+        monkeypatch, tmp_path, "rlplatform.experiments.trial_training.train", lambda config, tape, *_: (config, tape)
     )
     for fold, (config, tape) in found:
         assert tape.dates[-1] == dates[fold.last_seen]
@@ -203,12 +203,12 @@ def test_with_a_warm_start_a_fold_begins_with_the_policy_of_the_fold_before(tmp_
     path = write(tmp_path, "train_years: 2.5, test_months: 6, warm_start: true")
     directory, begun = new_walk(load_walk(path)), []
 
-    def note_and_finish(config, trial, number):
-        begun.append((number, config.training.pretrain and config.training.pretrain.run))
+    def note_and_finish(config, trial, settings):
+        begun.append((settings["fold"], config.training.pretrain and config.training.pretrain.run))
         trial.begin({}, config.seed)
         trial.end("finished")
 
-    monkeypatch.setattr(walkforward, "train_fold", note_and_finish)
+    monkeypatch.setattr(walkforward, "train_trial", note_and_finish)
     monkeypatch.setattr(walkforward.tune, "report", lambda figures: None)
     walk = directory.walk()
     dates = prepare_market(walk.base).tape.dates
