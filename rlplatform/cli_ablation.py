@@ -43,6 +43,7 @@ def ablation(
         print_json(result.to_dict() | {"ablation": str(directory.path)})
         return
     print_table(f"Sharpe ratios, arm by arm, against {result.reference}", result.rows())
+    print_table("Test, means over seeds", result.figures())
     for edge in result.edges[TEST].values():
         print(f"- {edge.sentence}")
     print(result.sentence)

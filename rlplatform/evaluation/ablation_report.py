@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from envs.errors import ConfigError
 from rlplatform.evaluation.ablation import ArmEdge, compare_arms, signed
 from rlplatform.evaluation.comparison import shown_p
-from rlplatform.evaluation.metrics import sharpe_ratio
-from rlplatform.evaluation.scoretable import number
+from rlplatform.evaluation.metrics import finite_or_none, share_of, sharpe_ratio, summarize
+from rlplatform.evaluation.scoretable import number, percent
 from rlplatform.evaluation.significance import BootstrapConfig
 from rlplatform.evaluation.superiority import Superiority, superior_gains
 from rlplatform.evaluation.track import Track
 
 VALIDATION, TEST = "validation", "test"
 PERIODS = (VALIDATION, TEST)
+FIGURES = {
+    "cagr": "CAGR",
+    "volatility": "volatility",
+    "max_drawdown": "max DD",
+    "cvar_5": "CVaR 5 %",
+    "turnover_per_day": "turnover/day",
+    "cost_paid": "cost",
+}
 Tracks = Mapping[str, Mapping[int, Track]]  # arm → seed → track
 
 
@@ -33,6 +41,7 @@ class AblationResult:
             seeds, whose own luck it does not count; None where one was ruined.
         num_trials: trainings.
         notes: how it was done.
+        optimal_growth: period → log growth of the known optimum of a planted market; empty for real prices.
     """
 
     reference: str
@@ -42,6 +51,7 @@ class AblationResult:
     num_trials: int
     bars_per_year: int = 252
     notes: tuple[str, ...] = ()
+    optimal_growth: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -51,6 +61,7 @@ class AblationResult:
         config: BootstrapConfig | None = None,
         bars_per_year: int = 252,
         notes: Sequence[str] = (),
+        optimal_growth: Mapping[str, float] | None = None,
     ) -> AblationResult:
         """From the tracks of every period, arm and seed.
 
@@ -70,6 +81,7 @@ class AblationResult:
             num_trials=sum(map(len, arms.values())),
             bars_per_year=bars_per_year,
             notes=tuple(notes),
+            optimal_growth=dict(optimal_growth or {}),
         )
 
     @property
@@ -90,6 +102,10 @@ class AblationResult:
             luck = f"; of these very trainings p = {shown_p(self.superiority.p_value)} that none grows faster (SPA)"
         return f"{start} to {end}, {seeds}: {said}{luck}."
 
+    def shares_of_optimum(self, period: str, arm: str) -> list[float | None]:
+        """Log growth over that of the known optimum, seed by seed."""
+        return [share_of(self.optimal_growth.get(period), track) for track in self.tracks[period][arm].values()]
+
     def rows(self) -> list[dict[str, str]]:
         """For print."""
         rows = []
@@ -107,8 +123,22 @@ class AblationResult:
                         "interval": "–" if edge is None else f"{signed(edge.sharpe_low)} to {signed(edge.sharpe_high)}",
                         "verdict": "reference" if edge is None else edge.verdict,
                     }
+                    | self._optimum_cell(period, arm)
                 )
         return rows
+
+    def figures(self) -> list[dict[str, str]]:
+        """For print: what each arm made of the test, means over its seeds."""
+        rows = []
+        for arm, tracks in self.tracks[TEST].items():
+            each = [summarize(track, self.bars_per_year) for track in tracks.values()]
+            mean = {name: float(np.mean([getattr(metrics, name) for metrics in each])) for name in FIGURES}
+            rows.append({"arm": arm} | {FIGURES[name]: percent(value, 2) for name, value in mean.items()})
+        return rows
+
+    def _optimum_cell(self, period: str, arm: str) -> dict[str, str]:
+        shares = self.shares_of_optimum(period, arm)
+        return {} if None in shares else {"of optimum": "  ".join(percent(share) for share in shares)}
 
     def to_dict(self) -> dict:
         sharpes = {
@@ -124,21 +154,31 @@ class AblationResult:
             "num_trials": self.num_trials,
             "periods": {name: list(next(iter(arms[self.reference].values())).period) for name, arms in self.tracks.items()},
             "sharpe": sharpes,
+            **self._optimum(),
             "edges": {period: [edge.to_dict() for edge in edges.values()] for period, edges in self.edges.items()},
             "superiority": self.superiority and self.superiority.to_dict(),
             "notes": list(self.notes),
         }
 
+    def _optimum(self) -> dict[str, dict]:
+        """Period → arm → share by seed, of a planted market."""
+        shares = {p: {arm: self.shares_of_optimum(p, arm) for arm in self.tracks[p]} for p in self.optimal_growth}
+        finite = {p: {arm: list(map(finite_or_none, each)) for arm, each in of.items()} for p, of in shares.items()}
+        return {"share_of_optimum": finite} if finite else {}
+
     def to_markdown(self) -> str:
         """Verdict, table and a sentence for each arm."""
-        rows = self.rows()
-        headings = list(rows[0])
-        table = [f"| {' | '.join(headings)} |", "|" + "---|" * len(headings)]
-        table += [f"| {' | '.join(row.values())} |" for row in rows]
         sentences = [f"- {period}: {edge.sentence}" for period, edges in self.edges.items() for edge in edges.values()]
         notes = [f"- {note}" for note in self.notes]
-        parts = [[self.sentence], table, sentences, ["![Sharpe differences](ablation.png)"], notes]
+        figures = ["Test, means over seeds:", "", *_markdown_table(self.figures())]
+        plot = ["![Sharpe differences](ablation.png)"]
+        parts = [[self.sentence], _markdown_table(self.rows()), figures, sentences, plot, notes]
         return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
+
+
+def _markdown_table(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    lines = [rows[0].keys(), ["---"] * len(rows[0]), *(row.values() for row in rows)]
+    return [f"| {' | '.join(cells)} |" for cells in lines]
 
 
 def _mean_gains(arms: Tracks, reference: str) -> dict[str, np.ndarray]:

@@ -84,6 +84,13 @@ def summarize(track: Track, bars_per_year: int = 252) -> Metrics:
     )
 
 
+def share_of(optimal_growth: float | None, track: Track) -> float | None:
+    """Log growth of a track over that of the optimum on the same days; −∞ for a ruined one, None without an optimum."""
+    if optimal_growth is None:
+        return None
+    return math.log(track.wealth[-1]) / optimal_growth if track.wealth[-1] > 0 else -math.inf
+
+
 def sharpe_ratio(returns: Array, bars_per_year: int = 252) -> float:
     """√bars_per_year · mean / std (ddof = 1), risk-free rate zero; NaN where returns do not vary.
 

@@ -9,7 +9,7 @@ from functools import cached_property
 
 from envs.errors import ConfigError
 from rlplatform.evaluation.gate import GateConfig, GateReport, check, find_benchmark
-from rlplatform.evaluation.metrics import Metrics, summarize
+from rlplatform.evaluation.metrics import Metrics, finite_or_none, share_of, summarize
 from rlplatform.evaluation.scoretable import ScoreTable, percent
 from rlplatform.evaluation.significance import BootstrapConfig, Edge, compare_all
 from rlplatform.evaluation.track import Track
@@ -32,6 +32,7 @@ class Verdict:
         bars_per_year: for annual figures.
         confidence: of the intervals in `edges`.
         sample: where the days stand to what training saw, the first words of the sentence.
+        optimal_growth: log growth of the known optimum on the same days, of a planted market only.
     """
 
     policy: Track
@@ -46,6 +47,7 @@ class Verdict:
     bars_per_year: int = 252
     confidence: float = 0.95
     sample: str = "Out of sample"
+    optimal_growth: float | None = None
 
     @cached_property
     def metrics(self) -> dict[str, Metrics]:
@@ -72,7 +74,13 @@ class Verdict:
         groups = {kind: [self._against(e) for e in self.main_edges if e.verdict == kind] for kind in words}
         parts = [f"{words[kind]} {_join(names)}" for kind, names in groups.items() if names]
         figures = f"difference of log growth a year with its {percent(self.confidence, 0)} interval, one baseline at a time"
-        return f"{opening}: {'; '.join(parts)} ({figures})."
+        reached = "" if self.share_of_optimum is None else f" {percent(self.share_of_optimum)} of the known optimum's growth."
+        return f"{opening}: {'; '.join(parts)} ({figures}).{reached}"
+
+    @property
+    def share_of_optimum(self) -> float | None:
+        """Log growth of the policy over that of the known optimum; None where there is none."""
+        return share_of(self.optimal_growth, self.policy)
 
     def _against(self, edge: Edge) -> str:
         name = edge.baseline
@@ -95,6 +103,7 @@ class Verdict:
             "verdict": self.sentence,
             "policy": self.policy.name,
             "sample": self.sample,
+            **({} if self.optimal_growth is None else {"share_of_optimum": finite_or_none(self.share_of_optimum)}),
             "start": start,
             "end": end,
             "bars_per_year": self.bars_per_year,
@@ -117,6 +126,7 @@ def judge(
     main_names: Sequence[str] | None = None,
     bars_per_year: int = 252,
     sample: str = "Out of sample",
+    optimal_growth: float | None = None,
     **extras,
 ) -> Verdict:
     """Compare a policy's track with its baselines: metrics, intervals, gate.
@@ -147,6 +157,7 @@ def judge(
         bars_per_year=bars_per_year,
         confidence=bootstrap.confidence,
         sample=sample,
+        optimal_growth=optimal_growth,
         **{name: tuple(rows) for name, rows in extras.items()},
     )
 

@@ -22,6 +22,7 @@ from rlplatform.experiments.experiment import checked_market
 from rlplatform.experiments.feature_building import build_features
 from rlplatform.experiments.judging import backtest
 from rlplatform.experiments.market import Market, prepare_market
+from rlplatform.experiments.optimum import optimal_log_growth
 from rlplatform.experiments.provenance import describe_environment, timestamp
 from rlplatform.experiments.ray_session import ray_session
 from rlplatform.experiments.results_directory import FAILED, FINISHED
@@ -166,21 +167,27 @@ def _check_all_trained(directory: AblationDirectory, jobs: list[Job]) -> None:
 
 def _judged(directory: AblationDirectory, ablation: Ablation) -> AblationResult:
     """Every policy over validation and test, with the features it learnt from; the manifest of each run says how it did."""
-    split, tracks = ablation.base.split, {VALIDATION: {}, TEST: {}}
+    split, financing = ablation.base.split, ablation.base.env.financing
+    periods = {VALIDATION: split.validation, TEST: split.test}
+    tracks: dict[str, dict[str, dict[int, Track]]] = {name: {arm: {} for arm in ablation.ablation.arms} for name in periods}
     for arm in ablation.ablation.arms:
         market: Market | None = None
-        for period in tracks.values():
-            period[arm] = {}
         for seed in ablation.seeds:
             config, run = ablation.config_for(arm, seed), directory.arm(arm, seed).run
             market = market or prepare_market(config, run.scaler())
-            policy, name = Policy.load(run.policy), f"{arm}-seed{seed}"
-            for period, days in ((VALIDATION, split.validation), (TEST, split.test)):
-                tracks[period][arm][seed] = backtest(config, market.tape, policy, *days, name)
+            policy = Policy.load(run.policy)
+            for name, days in periods.items():
+                tracks[name][arm][seed] = backtest(config, market.tape, policy, *days, f"{arm}-seed{seed}")
             run.write_manifest(_manifest(config, market, tracks[TEST][arm][seed], arm))
-    evaluation, financing = ablation.base.evaluation, ablation.base.env.financing
-    notes = _notes(ablation)
-    return AblationResult.of(tracks, ablation.reference, evaluation.bootstrap, financing.bars_per_year, notes)
+    optima = {name: optimal_log_growth(ablation.base, market.tape, *days) for name, days in periods.items()}
+    return AblationResult.of(
+        tracks,
+        ablation.reference,
+        ablation.base.evaluation.bootstrap,
+        financing.bars_per_year,
+        notes=_notes(ablation),
+        optimal_growth={name: growth for name, growth in optima.items() if growth is not None},
+    )
 
 
 def _manifest(config: ExperimentConfig, market: Market, track: Track, arm: str) -> dict[str, Any]:

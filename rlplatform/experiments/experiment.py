@@ -18,6 +18,7 @@ from rlplatform.algorithms.differentiable import DifferentiableTrainingConfig, c
 from rlplatform.data import BundledConfig, FolderConfig, load_prices
 from rlplatform.data.request import clean_period
 from rlplatform.evaluation.baselines import judge_baselines
+from rlplatform.evaluation.metrics import finite_or_none
 from rlplatform.evaluation.report import write_report
 from rlplatform.evaluation.scoretable import ScoreTable
 from rlplatform.evaluation.verdict import Verdict
@@ -207,6 +208,7 @@ def _outcome(config: ExperimentConfig, standing: Standing, policy: Policy, verdi
         "best_by": standing.best_by,
         "judged": judged_checkpoint(config, standing),
         "test": verdict.metrics[verdict.policy.name].to_dict(),
+        **({} if verdict.share_of_optimum is None else {"share_of_optimum": finite_or_none(verdict.share_of_optimum)}),
         **guards_in_manifest(verdict),
         "verdict": verdict.sentence,
     }

@@ -19,6 +19,7 @@ from rlplatform.evaluation.gate import find_benchmark
 from rlplatform.evaluation.track import Track
 from rlplatform.evaluation.verdict import Verdict, judge
 from rlplatform.experiments.config import ExperimentConfig, SplitConfig
+from rlplatform.experiments.optimum import optimal_log_growth
 from rlplatform.models.ensemble import Ensemble
 
 OUT_OF_SAMPLE = "Out of sample"
@@ -76,6 +77,7 @@ def judge_policy(
         notes=_notes(config),
         bars_per_year=config.env.financing.bars_per_year,
         sample=sample,
+        optimal_growth=optimal_log_growth(config, tape, start, end),
     )
 
 

@@ -162,6 +162,26 @@ def test_table_and_data_hold_every_arm_of_both_periods(result):
     assert "- a note" in text
 
 
+def test_on_a_planted_market_every_arm_has_its_share_of_the_known_optimum():
+    doubled, lost = (track_of(np.append(first, np.zeros(19)), "a") for first in (1.0, -0.5))
+    periods = {name: {"plain": {0: doubled}, "new": {0: lost}} for name in (VALIDATION, TEST)}
+    result = AblationResult.of(periods, "plain", FAST, optimal_growth={TEST: math.log(4.0)})  # it grew to 4
+    assert result.shares_of_optimum(TEST, "plain") == [pytest.approx(0.5)]  # log 2 of log 4
+    assert result.shares_of_optimum(TEST, "new") == [pytest.approx(-0.5)]
+    cells = [row.get("of optimum") for row in result.rows()]
+    assert cells == [None, None, "50.0 %", "−50.0 %"]
+    assert result.to_dict()["share_of_optimum"] == {TEST: {"plain": [pytest.approx(0.5)], "new": [pytest.approx(-0.5)]}}
+
+
+def test_figures_of_the_test_are_means_over_seeds():
+    fall, flat = (track_of(np.append(first, np.zeros(19)), "a") for first in (-0.2, 0.0))
+    periods = {name: {"plain": {0: fall, 1: flat}, "new": {0: flat, 1: flat}} for name in (VALIDATION, TEST)}
+    rows = AblationResult.of(periods, "plain", FAST).figures()
+    assert [row["arm"] for row in rows] == ["plain", "new"]
+    assert [row["max DD"] for row in rows] == ["−10.00 %", "0.00 %"]
+    assert [row["CVaR 5 %"] for row in rows] == ["−10.00 %", "0.00 %"]
+
+
 def test_one_arm_alone_is_no_ablation(result):
     alone = {period: {"plain": arms["plain"]} for period, arms in result.tracks.items()}
     with pytest.raises(ConfigError, match="plain alone; an ablation needs at least one arm more"):

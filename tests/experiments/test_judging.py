@@ -12,6 +12,8 @@ from rlplatform.data import FolderConfig
 from rlplatform.experiments.config import load_config
 from rlplatform.experiments.experiment import baselines_table, evaluate_run
 from rlplatform.experiments.judging import IN_SAMPLE, OUT_OF_SAMPLE, check_judging, named_regimes, sample_of, whole_period
+from rlplatform.experiments.market import prepare_market
+from rlplatform.experiments.optimum import optimal_log_growth
 from rlplatform.experiments.run_directory import RunDirectory
 
 TRIO = ("SPY", "QQQ", "IWM")
@@ -79,6 +81,29 @@ def test_policy_and_baselines_share_their_days_and_costs(trained):
     assert (first, last) == ("2003-07-01", "2004-06-30")
     bought = next(track for track in trained.verdict.baselines if track.name == "ALL_MOM")
     np.testing.assert_allclose(bought.cost.sum(), 2e-4, rtol=1e-3)  # 2 bp, once
+
+
+def test_on_a_planted_market_the_verdict_says_how_much_of_the_known_optimum_was_reached(trained):
+    verdict, config = trained.verdict, trained.job.config
+    closes, dates = trained.job.market.prices.close[:, 0], trained.job.market.prices.dates
+    log_return = np.diff(np.log(closes))
+    mean = 0.5 * log_return[:-1]  # φ r_t; the optimum in the market's own continuous limit: all in or all out, by its sign
+    days = (dates[1:-1] >= verdict.policy.dates[0]) & (dates[1:-1] < verdict.policy.dates[-1])
+    by_sign = float(np.where(mean[days] + 2e-4 > 0, log_return[1:][days], 0.0).sum())
+    assert verdict.optimal_growth == pytest.approx(by_sign, rel=0.1)  # the exact one holds fractions near zero
+    assert verdict.share_of_optimum == pytest.approx(np.log(verdict.policy.wealth[-1]) / verdict.optimal_growth)
+    assert f"{100 * verdict.share_of_optimum:.1f} % of the known optimum's growth.".replace("-", "−") in verdict.sentence
+    manifest = RunDirectory.open(trained.path).manifest()
+    assert manifest["share_of_optimum"] == pytest.approx(verdict.share_of_optimum)
+    assert config.data.market == "momentum"
+
+
+def test_without_anything_to_learn_there_is_no_share_of_an_optimum(small_yaml):
+    config = load_config(small_yaml, ["data.market=no_signal"])
+    tape = prepare_market(config).tape
+    assert optimal_log_growth(config, tape, *config.split.test) is None
+    real = dataclasses.replace(config, data=FolderConfig(path="nowhere", symbols=("A",)))
+    assert optimal_log_growth(real, tape, *config.split.test) is None
 
 
 def test_evaluate_on_training_days_says_so(trained):
