@@ -6,9 +6,10 @@ import logging
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.ppo import PPO, PPOConfig
 
 from envs.errors import ConfigError
@@ -27,12 +28,13 @@ from rlplatform.models.rl_module import module_settings, module_spec
 
 logger = logging.getLogger(__name__)
 
+TRAINING = "training"
 Schedule = tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PPOTrainingConfig:
-    """Proximal Policy Optimization (Schulman et al. 2017), clipped form.
+    """Proximal Policy Optimization (Schulman et al. 2017), clipped form; the base of an algorithm of one's own.
 
     A value that takes a schedule is a number, or points `((0, a), (env_steps, b), ...)`: linear between them, constant
     after the last.
@@ -71,7 +73,11 @@ class PPOTrainingConfig:
             0 is plain PPO. The tail is that of the reward as configured: take log_growth, not excess_log_growth.
         exploration: ties the entropy bonus of each step to the account's drawdown; fast path only, stock RLlib's loss has one
             weight for all steps.
+        figures: further numbers that the learner logs and `metrics.jsonl` shall show.
     """
+
+    figures: ClassVar[tuple[str, ...]] = ()
+    takes_quantile_critic: ClassVar[bool] = True
 
     algorithm: Literal["ppo"] = "ppo"
     total_env_steps: int = 1_000_000
@@ -142,6 +148,15 @@ class PPOTrainingConfig:
                 f"training.exploration.anchor_gain = {self.exploration.anchor_gain}, but nothing pulls to an earlier policy. "
                 "Set training.pretrain.run and kl_coeff > 0, or anchor_gain to 0."
             )
+
+    def build(self, model: ModelConfig, env_name: str, seed: int) -> AlgorithmConfig:
+        """RLlib's config for this training, see `build_ppo`."""
+        return build_ppo(self, model, env_name, seed=seed)
+
+    @property
+    def learner_class(self) -> type[ResumablePPOLearner]:
+        """Computes the loss; it finds these settings, as a dict, in `self.config.learner_config_dict["training"]`."""
+        return VectorPPOLearner if self.fast else ResumablePPOLearner
 
     @property
     def length(self) -> int:
@@ -244,7 +259,7 @@ def _set_sampling(config: PPOConfig, training: PPOTrainingConfig, model: ModelCo
 
 def _set_learning(config: PPOConfig, training: PPOTrainingConfig, model: ModelConfig) -> None:
     config.training(
-        learner_class=VectorPPOLearner if training.fast else ResumablePPOLearner,
+        learner_class=training.learner_class,
         train_batch_size_per_learner=training.batch_size_per_learner,
         minibatch_size=training.minibatch_size,
         num_epochs=training.num_epochs,
@@ -260,7 +275,7 @@ def _set_learning(config: PPOConfig, training: PPOTrainingConfig, model: ModelCo
         use_kl_loss=training.use_kl_loss,
         kl_target=training.kl_target,
     )
-    settings = dict(config.learner_config_dict)
+    settings = dict(config.learner_config_dict) | {TRAINING: asdict(training)}
     if training.pretrain is not None and training.pretrain.kl_coeff > 0:
         settings[PRETRAINED] = anchor_settings(training.pretrain)
     if training.exploration is not None:

@@ -129,7 +129,7 @@ def check_tail_risk(training: Any, model: EncoderConfig) -> None:
                 "Set model.critic: {kind: quantile}, or training.cvar_weight to 0."
             )
         return
-    if training.algorithm != "ppo":
+    if not getattr(training, "takes_quantile_critic", False):
         raise ConfigError(f"model.critic is for PPO; training.algorithm = {training.algorithm}. Leave model.critic out.")
     if not training.fast:
         raise ConfigError(

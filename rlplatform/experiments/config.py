@@ -6,9 +6,9 @@ import datetime
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, WrapValidator
 
@@ -32,31 +32,40 @@ from rlplatform.experiments.logged_data import DatasetConfig, dataset_sections
 from rlplatform.experiments.tracking import TrackingConfig
 from rlplatform.experiments.yaml_text import apply_overrides, read_yaml
 from rlplatform.features import FeatureConfig
-from rlplatform.models.config import is_own_kind, model_class
-from rlplatform.models.encoder import EncoderConfig
+from rlplatform.models.config import is_own_kind, model_class, own_class
 from rlplatform.models.gnn import GNNConfig
 from rlplatform.models.gru import GRUConfig
 from rlplatform.models.mlp import MLPConfig
 
 DataConfig = Annotated[BundledConfig | FolderConfig | YahooConfig | SyntheticConfig, Field(discriminator="source")]
 EnvConfig = Annotated[PortfolioConfig | RegimeConfig | PairLeverageConfig, Field(discriminator="id")]
-_OurModels = Annotated[GRUConfig | MLPConfig | GNNConfig, Field(discriminator="kind")]
 ImitationConfig = BCTrainingConfig | MARWILTrainingConfig
 OfflineTrainingConfig = ImitationConfig | CQLTrainingConfig | IQLTrainingConfig | DiscreteCQLTrainingConfig
 OnlineTrainingConfig = PPOTrainingConfig | DifferentiableTrainingConfig
-TrainingConfig = Annotated[OnlineTrainingConfig | OfflineTrainingConfig, Field(discriminator="algorithm")]
 Period = tuple[datetime.date, datetime.date]
 SEARCH, WALKFORWARD, FORECAST, PIPELINE, ABLATION = "search", "walkforward", "forecast", "pipeline", "ablation"
 BLOCKS = (SEARCH, WALKFORWARD, FORECAST, PIPELINE, ABLATION)  # of a file that are no part of a training
 
 
-def _own_model(content: Any, ours: Callable[[Any], EncoderConfig]) -> EncoderConfig:
-    """A model of the user's own, `kind: package.module:ClassConfig`, as strictly as one of ours."""
-    kind = content.get("kind") if isinstance(content, Mapping) else None
-    return structure(model_class(kind), content, where="model") if is_own_kind(kind) else ours(content)
+def _or_own(tag: str, section: str, find: Callable[[Any], type]) -> WrapValidator:
+    """A class of the user's own, `{tag}: package.module:ClassConfig`, as strictly as one of ours."""
+
+    def read(content: Any, ours: Callable[[Any], Any]) -> Any:
+        kind = content.get(tag) if isinstance(content, Mapping) else None
+        return structure(find(kind), content, where=section) if is_own_kind(kind) else ours(content)
+
+    return WrapValidator(read)
 
 
-ModelConfig = Annotated[_OurModels, WrapValidator(_own_model)]
+def _own_algorithm(name: str) -> type[PPOTrainingConfig]:
+    algorithms = [f.default for config in get_args(_OurTrainings) for f in fields(config) if f.name == "algorithm"]
+    return own_class("training.algorithm", name, PPOTrainingConfig, algorithms)
+
+
+_OurModels = GRUConfig | MLPConfig | GNNConfig
+_OurTrainings = OnlineTrainingConfig | OfflineTrainingConfig
+ModelConfig = Annotated[_OurModels, Field(discriminator="kind"), _or_own("kind", "model", model_class)]
+TrainingConfig = Annotated[_OurTrainings, Field(discriminator="algorithm"), _or_own("algorithm", "training", _own_algorithm)]
 
 
 @dataclass(frozen=True, kw_only=True)

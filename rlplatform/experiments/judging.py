@@ -30,7 +30,8 @@ def policy_name(config: ExperimentConfig, policy: Decider | None = None) -> str:
     """How reports call a run's policy."""
     if isinstance(policy, Ensemble):
         return f"ENSEMBLE_OF_{len(policy.members)}"
-    return f"{config.training.algorithm}_{config.model.kind.rpartition(':')[2]}".upper()
+    algorithm, kind = (name.rpartition(":")[2] for name in (config.training.algorithm, config.model.kind))
+    return f"{algorithm}_{kind}".upper()
 
 
 def whole_period(env: TradingConfig) -> TradingConfig:

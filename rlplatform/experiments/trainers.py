@@ -27,7 +27,6 @@ from rlplatform.algorithms.imitation import build_bc, build_marwil
 from rlplatform.algorithms.iql import build_iql
 from rlplatform.algorithms.offline_data import register_episodes
 from rlplatform.algorithms.offline_rows import mix_logged_rows
-from rlplatform.algorithms.ppo import build_ppo
 from rlplatform.algorithms.pretraining import start_from
 from rlplatform.algorithms.q_learner import offline_policy
 from rlplatform.algorithms.registration import register_trading_env
@@ -126,6 +125,7 @@ class OnlineTrainer(Trainer):
 
     unit = "env_steps"
     losses = ("policy_loss", "value_loss")
+    _own_figures: tuple[str, ...] = ()
     renamed: ClassVar = {
         "policy_loss": "policy_loss",
         "vf_loss": "value_loss",
@@ -141,12 +141,12 @@ class OnlineTrainer(Trainer):
     } | {name: name for name in ("quantile_loss", "value_at_risk", "cvar", "tail_share", "quantile_crossings")}
 
     def __init__(self, config: ExperimentConfig, tape: MarketTape, seed: int, fresh: bool) -> None:
-        self._config = config
+        self._config, self._own_figures = config, config.training.figures
         start = str(config.split.train[0])
         makers = partial(_make_training_env, start), partial(_make_training_vec, start)
         rows = training_rows(config, tape)
         name = register_trading_env(config.env.id, rows, *makers, _training_task(config, rows))
-        rllib_config, pretrain = build_ppo(config.training, config.model, name, seed=seed), config.training.pretrain
+        rllib_config, pretrain = config.training.build(config.model, name, seed), config.training.pretrain
         if pretrain is not None and pretrain.mix_coeff > 0:
             episodes, manifest = logged_episodes(dataset_of(pretrain), config.env.observe)
             data, normalizer = register_episodes(episodes, manifest.space), Policy.load(pretrain.policy_directory).normalizer
@@ -162,12 +162,13 @@ class OnlineTrainer(Trainer):
         return int(result.get("env_runners", {}).get("num_env_steps_sampled_lifetime", before))
 
     def _figures(self, result: Result, previous: Row) -> Row:
-        """Of episodes; where none ended in this iteration those of the row before stand."""
-        sampled = result["env_runners"]
+        """Of episodes; where none ended in this iteration those of the row before stand. And of an algorithm of one's own."""
+        sampled, learner = result["env_runners"], result["learners"]["default_policy"]
         figures = {
             "episode_return_mean": number(sampled.get("episode_return_mean")),
             "episode_length_mean": number(sampled.get("episode_len_mean")),
             **{f"episode_{name}": number(value) for name, value in sampled.get("episode", {}).items()},
+            **{name: number(learner.get(name)) for name in self._own_figures},
         }
         for name, value in previous.items():
             if name.startswith("episode_") and figures.get(name) is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -50,23 +50,38 @@ def model_class(kind: Any, imports: bool = True) -> type[EncoderConfig]:
     """
     if kind in _CONFIGS:
         return _CONFIGS[kind]
+    return own_class("model.kind", kind, EncoderConfig, sorted(_CONFIGS), imports)
+
+
+def own_class(key: str, kind: Any, base: type, ours: Iterable[str], imports: bool = True) -> type:
+    """A config class of the user's own, "package.module:ClassConfig".
+
+    Args:
+        key: where it was asked for, for messages.
+        base: what it must be a subclass of.
+        ours: names that could have been meant instead.
+        imports: see `model_class`.
+
+    Raises:
+        ConfigError: no such module or class, or one that is no dataclass of that kind.
+    """
     module_name, colon, name = kind.partition(":") if isinstance(kind, str) else ("", "", "")
     if not (module_name and colon and name):
-        expected = f"one of {', '.join(sorted(_CONFIGS))}, or your own as package.module:ClassConfig"
-        raise ConfigError(f"model.kind = {kind!r}; expected {expected}.")
+        raise ConfigError(f"{key} = {kind!r}; expected one of {', '.join(ours)}, or your own as package.module:ClassConfig.")
     if not imports and module_name not in sys.modules:
         raise ConfigError(
-            f"model.kind = {kind!r} is a model of somebody's own. If you trust it, import {module_name} first, then load again."
+            f"{key} = {kind!r} is a model of somebody's own. If you trust it, import {module_name} first, then load again."
         )
     try:
         found = getattr(importlib.import_module(module_name), name, None)
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"model.kind = {kind!r}: {error}. Put the module's folder on PYTHONPATH, or install its package."
+            f"{key} = {kind!r}: {error}. Put the module's folder on PYTHONPATH, or install its package."
         ) from None
-    if not (isinstance(found, type) and issubclass(found, EncoderConfig) and is_dataclass(found)):
+    if not (isinstance(found, type) and issubclass(found, base) and is_dataclass(found)):
         raise ConfigError(
-            f"model.kind = {kind!r}: {module_name} has no dataclass {name} that is an EncoderConfig. See docs/EXTENDING.md."
+            f"{key} = {kind!r}: {module_name} has no dataclass {name} that is a subclass of {base.__name__}. "
+            "See docs/EXTENDING.md."
         )
     return found
 
