@@ -92,18 +92,19 @@ app.command()(train)
 def evaluate(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Such as results/RUN.")],
     prices: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of other prices, with the run's symbols.")] = None,
+    symbols: Annotated[str, typer.Option(metavar="A,B,C", help="Other assets, more or fewer; for a GNN.")] = "",
     start: StartOption = None,
     end: EndOption = None,
     check: Annotated[bool, typer.Option("--check", help="The regression gate; exit code 1 when it fails.")] = False,
     report: Annotated[Path | None, typer.Option(metavar="DIR", help="Write a report into this directory.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Judge a run's policy again, on its test period or on other prices and days."""
-    from rlplatform.experiments.experiment import evaluate_run
+    """Judge a run's policy again, on its test period or on other prices, days or assets."""
+    from rlplatform.experiments.evaluating import evaluate_run
     from rlplatform.experiments.run_directory import RunDirectory
 
     run = RunDirectory.open(run_dir)
-    verdict = evaluate_run(run, prices, start, end, report)
+    verdict = evaluate_run(run, prices, start, end, report, _names(symbols))
     print_verdict(verdict, as_json, {"run": str(run.path)})
     if check and not as_json:
         for line in verdict.gate.lines():
@@ -131,7 +132,7 @@ def baselines(
     """The table of simple policies: each asset, equal weight, momentum, … No learning."""
     from envs.terms import CostConfig
     from rlplatform.data import BundledConfig, FolderConfig
-    from rlplatform.experiments.experiment import baselines_table
+    from rlplatform.experiments.evaluating import baselines_table
 
     source = (
         BundledConfig(symbols=_names(symbols))

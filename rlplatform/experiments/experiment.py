@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -12,20 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from envs.errors import ConfigError
-from envs.tape import MarketTape
-from envs.terms import CostConfig, FinancingConfig
 from rlplatform.algorithms.differentiable import DifferentiableTrainingConfig, check_differentiable
-from rlplatform.data import BundledConfig, FolderConfig, load_prices
-from rlplatform.data.request import clean_period
-from rlplatform.evaluation.baselines import judge_baselines
 from rlplatform.evaluation.metrics import finite_or_none
-from rlplatform.evaluation.report import write_report
-from rlplatform.evaluation.scoretable import ScoreTable
 from rlplatform.evaluation.verdict import Verdict
 from rlplatform.experiments.checkpoints import good_checkpoint, recover_checkpoint
-from rlplatform.experiments.config import DataConfig, ExperimentConfig, load_config
+from rlplatform.experiments.config import ExperimentConfig, load_config
 from rlplatform.experiments.judged_report import guards_in_manifest, judge_and_report
-from rlplatform.experiments.judging import OUT_OF_SAMPLE, check_judging, judge_policy, named_regimes, sample_of, with_earlier
+from rlplatform.experiments.judging import check_judging
 from rlplatform.experiments.logged_data import check_dataset_fits
 from rlplatform.experiments.market import Market, prepare_market
 from rlplatform.experiments.pretraining import check_pretraining
@@ -37,7 +29,6 @@ from rlplatform.experiments.tracking import Tracker
 from rlplatform.experiments.trainers import Row, training_env
 from rlplatform.experiments.training import judged_checkpoint, train
 from rlplatform.files import recover_directory
-from rlplatform.models.ensemble import load_policy
 from rlplatform.models.policy import Policy
 
 log = logging.getLogger(__name__)
@@ -221,58 +212,3 @@ def _passes(config: ExperimentConfig, done: int) -> int:
     if config.dataset is None:  # one forward for each sampled step, forward and backward in each epoch
         return done * (1 + 3 * config.training.num_epochs)
     return 3 * done * config.training.batch_size
-
-
-def evaluate_run(
-    run: RunDirectory, prices: Path | None = None, start: Any = None, end: Any = None, report: Path | None = None
-) -> Verdict:
-    """Judge a run's policy again: on its own test period, or on other prices and days.
-
-    Args:
-        prices: folder with the run's symbols; the run's own source if not given.
-        start, end: the run's test period if neither is given; one alone reaches to the end of the prices. With other
-            prices their whole span.
-        report: directory to write a report into.
-
-    Raises:
-        ConfigError: the run has no policy yet.
-        MarketDataError: the prices lack a symbol, or no such days.
-    """
-    scaler, config = run.scaler(), run.config()
-    start, end = clean_period("period", start, end)
-    if prices is not None:
-        config = dataclasses.replace(config, data=_folder_like(config.data, prices, run.manifest()["data"]["symbols"]))
-    market = prepare_market(config, scaler)
-    if start is None and end is None and prices is None:
-        start, end = config.split.test
-    start, end = _span(market.tape, start, end)
-    policy, sample = load_policy(run.policy), sample_of(config.split, start, end)
-    verdict = judge_policy(config, market.tape, policy, start, end, run.metrics(), sample)
-    if report is not None:
-        follows = prices is None and sample == OUT_OF_SAMPLE and str(start) > str(config.split.train[0])
-        write_report(report, with_earlier(config, market.tape, policy, verdict) if follows else verdict)
-    return verdict
-
-
-def _folder_like(data: DataConfig, path: Path, symbols: Sequence[str]) -> FolderConfig:
-    """The folder, read with the calendar and alignment of the run's own source."""
-    same = {name: getattr(data, name) for name in ("calendar", "align") if hasattr(data, name)}
-    # Bundled prices are those of New York sessions; a synthetic market has none.
-    calendar = "XNYS" if isinstance(data, BundledConfig) else None
-    return FolderConfig(**{"path": str(path), "symbols": tuple(symbols), "calendar": calendar} | same)
-
-
-def baselines_table(data: DataConfig, start: Any = None, end: Any = None, costs: CostConfig | None = None) -> ScoreTable:
-    """Every baseline on a source of prices, no learning. With three assets the sixteen regimes too."""
-    start, end = clean_period("period", start, end)
-    prices = load_prices(data)
-    tape = MarketTape(dates=prices.dates, symbols=prices.symbols, gross=prices.gross())
-    regimes = named_regimes(tape.symbols) if tape.num_assets == 3 else None
-    tracks = judge_baselines(tape, *_span(tape, start, end), costs or CostConfig(), FinancingConfig(), regimes=regimes)
-    return ScoreTable.of(tracks)
-
-
-def _span(tape: MarketTape, start: Any, end: Any) -> tuple[str, str]:
-    """First and last day, the tape's where not given."""
-    first, last = (str(date)[:10] for date in (tape.dates[0], tape.dates[-1]))
-    return str(start or first), str(end or last)

@@ -10,7 +10,7 @@ from envs.errors import ConfigError, MarketDataError
 from envs.terms import CostConfig
 from rlplatform.data import FolderConfig
 from rlplatform.experiments.config import load_config
-from rlplatform.experiments.experiment import baselines_table, evaluate_run
+from rlplatform.experiments.evaluating import baselines_table, evaluate_run
 from rlplatform.experiments.judging import IN_SAMPLE, OUT_OF_SAMPLE, check_judging, named_regimes, sample_of, whole_period
 from rlplatform.experiments.market import prepare_market
 from rlplatform.experiments.optimum import optimal_log_growth

@@ -10,6 +10,7 @@ from envs import make
 from envs.errors import ConfigError
 from rlplatform.experiments.collecting import CollectConfig, collect_dataset
 from rlplatform.experiments.config import load_config
+from rlplatform.experiments.evaluating import evaluate_run
 from rlplatform.experiments.experiment import new_job, train_and_judge
 from rlplatform.experiments.judging import backtest
 from rlplatform.experiments.market import prepare_market
@@ -86,6 +87,24 @@ def test_a_trained_gnn_is_saved_and_carried_to_8_assets(tmp_path, ray_session):
     obs = np.random.default_rng(0).normal(size=(4, len(layout.names))).astype(np.float32)
     again = Policy.load(carried.save(tmp_path / "carried"))
     assert_array_equal(again.act(obs, again.initial_state(4))[0], carried.act(obs, carried.initial_state(4))[0])
+
+
+def test_evaluate_takes_a_gnn_to_other_assets_and_refuses_to_take_another_model(tmp_path, ray_session):
+    bundled = {"source": "bundled", "dataset": "sp500", "symbols": ["AAPL", "AMD", "BAC", "BBY"]}
+    days = "{train: [1991-01-02, 1993-12-31], test: [1994-01-03, 1994-12-30]}"
+    jobs = {}
+    for kind, model in (("gnn", "{kind: gnn, hidden_size: 8, graph: full}"), ("mlp", "{kind: mlp, layers: [8]}")):
+        jobs[kind] = new_job(small(tmp_path, f"data={bundled}", f"split={days}", f"model={model}", f"name={kind}"))
+        train_and_judge(jobs[kind])
+    run = jobs["gnn"].run
+    verdict = evaluate_run(run, symbols=("CVX", "GE", "HD", "JNJ", "JPM", "KO"))
+    assert verdict.policy.weights.shape[1] == 6
+    assert verdict.sentence.startswith("Out of sample, 1994-01-03 to 1994-12-30, PPO_GNN")
+    assert np.isfinite(verdict.policy.wealth).all()
+    shuffled = evaluate_run(run, symbols=("AMD", "AAPL", "BBY", "BAC"))  # its own assets in another order
+    assert_allclose(shuffled.policy.wealth, evaluate_run(run).policy.wealth, rtol=1e-5)
+    with pytest.raises(ConfigError, match="knows its own assets only; expected gnn"):
+        evaluate_run(jobs["mlp"].run, symbols=("CVX", "GE"))
 
 
 @pytest.mark.slow
