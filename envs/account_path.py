@@ -23,8 +23,8 @@ class AccountPath(NamedTuple):
 
 
 def account_path(accounts: Accounts, actions: Array, rows: Array, first: Array) -> AccountPath:
-    """What `Accounts.advance` would make of these actions, without its loop. Torch; differentiable in the actions; no guards
-    and no turnover budget.
+    """What `Accounts.advance` would make of these actions, without its loop. Torch; differentiable in the actions; no guards,
+    no turnover budget and no liquidity limit.
 
     Post-trade weights are the target, so those held before a trade follow from the target of the bar before alone. Only wealth
     needs a loop, of a few small operations a bar. With `costs.impact` each cost takes the wealth of the pass before: the

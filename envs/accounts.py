@@ -16,9 +16,11 @@ from envs.constraints import Constraints, ConstraintsConfig
 from envs.errors import ConfigError
 from envs.guards import Guards, GuardsConfig, LossShutdown, LossShutdownConfig, Situation
 from envs.ledger import LedgerStep
+from envs.liquidity import Liquidity
 from envs.observation import ObservedColumns
 from envs.rewards import RewardConfig, RewardInputs, reward_terms, total_reward
 from envs.snapshot import Stateful
+from envs.starts import start_rows
 from envs.tape import MarketTape
 from envs.terms import CapsConfig, CostConfig, FinancingConfig
 from envs.trade_book import ClosedTrades, TradeBook
@@ -92,7 +94,7 @@ class TradingTask(ABC):
     def __init__(self, config: TradingConfig, tape: MarketTape) -> None:
         self.config, self.tape = config, tape
         if config.constraints is not None:
-            config.constraints.check_symbols(tape.symbols)
+            config.constraints.check_tape(tape)
 
     def constants(self, backend: Backend) -> Any:
         """Tables that the task needs where the accounts live; they become `accounts.constants`."""
@@ -133,7 +135,12 @@ class TradingTask(ABC):
 
 
 class Accounts(Stateful):
-    """State of B accounts, one array a field, and the one step that changes it."""
+    """State of B accounts, one array a field, and the one step that changes it.
+
+    Attributes:
+        starts: (K,) rows at which episodes begin; see `start_rows`.
+        leaves: (T,) bool, the last row of a segment: what is decided there would be held into another history.
+    """
 
     STATE: ClassVar[tuple[str, ...]] = (
         *("row", "end_row", "wealth", "peak", "weights", "last_return", "sums"),
@@ -151,6 +158,9 @@ class Accounts(Stateful):
                 f"episode.length_bars = {self.length} needs {self.length + 1} rows; "
                 f"the window has {self.last - self.first + 1}. Shorten the episode or widen the window."
             )
+        self.starts = backend.array(start_rows(tape, window, self.length), "int64")
+        ends = np.append(tape.segment[1:] > tape.segment[:-1], True)
+        self.leaves = backend.array(ends | (np.arange(len(tape)) >= self.last), "bool")
         self.constants = task.constants(backend)
         self.gross = backend.real(tape.gross)
         counted = [name for name, term in FORECASTS.items() if term in self.config.reward.terms]
@@ -173,6 +183,7 @@ class Accounts(Stateful):
         self.guards = None if guards is None else Guards(guards, tape, self.config.costs, b, backend)
         limits = self.config.constraints
         self.constraints = None if limits is None else Constraints(limits, self.config.caps, tape.symbols, backend)
+        self.liquidity = None if limits is None or limits.liquidity is None else Liquidity(limits.liquidity, tape, backend)
         self.book = TradeBook(b, n, backend) if task.keeps_trade_book else None
         self._wealth_limit = backend.array(WEALTH_LIMIT, "float64")
         terms = self.config.reward.terms if self.guards is None else (*self.config.reward.terms, *self.guards.reward_terms)
@@ -239,7 +250,7 @@ class Accounts(Stateful):
     def _feasible(self, asked: Array, gross_cap: Array | None) -> Array:
         if self.constraints is None:
             return ledger.project(asked, self.config.caps, gross_cap)
-        return self.constraints.apply(asked, self.weights, gross_cap)
+        return self.constraints.apply(asked, self.weights, gross_cap, self.room)
 
     def _restrained(self, feasible: Array, gross_cap: Array | None) -> Array:
         """What guards leave of feasible weights, no weight larger.
@@ -253,7 +264,10 @@ class Accounts(Stateful):
         if self.guards is not None:
             kept = self.guards.restrain(kept, Situation(self.wealth, self.peak, self.weights, self.row))
         if self.constraints is not None:  # a leg that a guard closes may have hedged a factor; risk comes before the budget
-            return self.constraints.feasible(kept, gross_cap)
+            kept = self.constraints.feasible(kept, gross_cap)
+            if self.liquidity is None:
+                return kept
+            return self.constraints.traded(feasible, kept, self.weights, self.room, gross_cap)
         return ledger.project(kept, self.config.caps, gross_cap)
 
     def reward_terms(self, step: LedgerStep, wealth: Array, peak: Array, gross_next: Array, now: Array) -> dict[str, Array]:
@@ -284,6 +298,11 @@ class Accounts(Stateful):
             account[:, column + place] = values
         clip_in_place(account, OBS_LIMIT)
         return obs
+
+    @property
+    def room(self) -> Array | None:
+        """Largest trade of each asset at this close (B, N) [fraction of wealth]; None where liquidity does not limit it."""
+        return None if self.liquidity is None else self.liquidity.room(self.row, self.wealth)
 
     @property
     def gross_cap(self) -> Array:

@@ -52,7 +52,7 @@ def account_basics(accounts: Accounts) -> list[Array]:
 
 def regime_label(tape: MarketTape) -> np.ndarray:
     """(T,) state of the equal-weight market: 0 calm, 1 choppy, 2 crisis."""
-    return indicators.volatility_regime(tape.gross.mean(axis=1))
+    return np.concatenate([indicators.volatility_regime(piece.gross.mean(axis=1)) for piece in tape.pieces()])
 
 
 def spread_bps(tape: MarketTape) -> np.ndarray:

@@ -95,7 +95,8 @@ class RegimeTask(TradingTask):
             )
         self.action_space = gym.spaces.Discrete(len(ACTIONS))
         self.action_names = action_names(tape.symbols)
-        self.market_names, self.market = market_table(tape)
+        names, tables = zip(*map(market_table, tape.pieces()), strict=True)
+        self.market_names, self.market = names[0], np.concatenate(tables)
         self.account_names = ("cash_weight", *(f"weight_{symbol}" for symbol in tape.symbols), "portfolio_return", "drawdown")
 
     def constants(self, backend: Backend) -> Array:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,8 @@ import numpy as np
 from envs.errors import MarketDataError, ShapeError
 
 Array = np.ndarray
+OPTIONAL = ("dollar_volume",)  # None where unknown; hashed where given, so that hashes of tapes without it stay
+SEGMENTING = ("segment", "start_weight")  # fields that say nothing of a history in its order
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -33,10 +37,14 @@ class MarketTape:
         half_spread_bps: (T, N) half the quoted spread, added to `CostConfig.proportional_bps` [bp of traded value].
         impact_scale: (T, N) multiplies `CostConfig.impact`, for instance volatility / sqrt(daily value traded).
         session_end: (T,) bool, the last bar of its trading day; always true for daily bars.
+        dollar_volume: (T, N) value traded in bar t [currency of the prices], for `constraints.liquidity`; None if unknown.
+        segment: (T,) int64, never falling; the piece of history that a row belongs to. No episode and no trailing window
+            crosses from one to the next. All 0 for one market's history in its order.
+        start_weight: (T,) ≥ 0, how often an episode begins at the row, relative to other rows; 0 for never.
 
     Raises:
         MarketDataError: dates not increasing, a symbol twice, a return that is not finite and > 0, a feature that is not
-            finite, a cost input or forecast below zero.
+            finite, a cost input, forecast or volume below zero.
         ShapeError: arrays whose axes disagree.
     """
 
@@ -52,6 +60,9 @@ class MarketTape:
     half_spread_bps: Array | None = None
     impact_scale: Array | None = None
     session_end: Array | None = field(default=None)
+    dollar_volume: Array | None = None
+    segment: Array | None = None
+    start_weight: Array | None = None
 
     def __post_init__(self) -> None:
         dates = np.asarray(self.dates).astype("datetime64[ns]")
@@ -68,6 +79,8 @@ class MarketTape:
             "half_spread_bps": np.zeros((t, n)),
             "impact_scale": np.ones((t, n)),
             "session_end": np.append(days[1:] != days[:-1], True) if t else np.zeros(0, bool),
+            "segment": np.zeros(t, np.int64),
+            "start_weight": np.ones(t),
         }
         arrays = {"dates": dates, "gross": gross}
         for name, default in defaults.items():
@@ -76,6 +89,9 @@ class MarketTape:
         for name in ("features", "context"):
             arrays[name] = arrays[name].astype(np.float32, copy=False)
         expected = {name: default.shape for name, default in defaults.items()} | {"dates": (t,)}
+        if self.dollar_volume is not None:
+            arrays["dollar_volume"] = np.asarray(self.dollar_volume, dtype=np.float64)
+            expected["dollar_volume"] = (t, n)
         expected["features"] = (t, n, len(self.feature_names))
         expected["context"] = (t, len(self.context_names))
         for name, shape in expected.items():
@@ -105,6 +121,10 @@ class MarketTape:
             raise MarketDataError(
                 f"MarketTape.dates[{row}] = {self.dates[row]} is not after row {row - 1}. Sort and deduplicate first."
             )
+        if np.any(np.diff(self.segment) < 0) or not (np.isfinite(self.start_weight) & (self.start_weight >= 0)).all():
+            raise MarketDataError(
+                "MarketTape.segment falls or start_weight is below 0; segments follow each other, weights are finite and ≥ 0."
+            )
         bad = ~(np.isfinite(self.gross) & (self.gross > 0))
         if bad.any():
             row, column = np.argwhere(bad)[0]
@@ -113,7 +133,9 @@ class MarketTape:
                 f"{where} is {self.gross[row, column]}; gross returns must be finite and > 0 ({bad.sum()} such cell(s)). "
                 "Fill or drop first."
             )
-        for name in ("features", "context", "forecast_cvar", "forecast_uncertainty", "half_spread_bps", "impact_scale"):
+        given = () if self.dollar_volume is None else ("dollar_volume",)
+        per_asset = ("forecast_cvar", "forecast_uncertainty", "half_spread_bps", "impact_scale", *given)
+        for name in ("features", "context", *per_asset):
             finite = np.isfinite(getattr(self, name))
             if not finite.all():
                 row = int(np.argwhere(~finite)[0][0])
@@ -122,7 +144,7 @@ class MarketTape:
                     "Start the tape after the features' warm-up."
                 )
 
-        for name in ("forecast_cvar", "forecast_uncertainty", "half_spread_bps", "impact_scale"):
+        for name in per_asset:
             below = getattr(self, name) < 0
             if below.any():
                 row, column = np.argwhere(below)[0]
@@ -159,7 +181,7 @@ class MarketTape:
     def rows(self, first: int, last: int) -> MarketTape:
         """The tape of rows first … last (both included): nothing outside them can be seen any more."""
         per_row = {f.name for f in fields(self)} - {"symbols", "feature_names", "context_names"}
-        cut = {name: getattr(self, name)[first : last + 1] for name in per_row}
+        cut = {name: getattr(self, name)[first : last + 1] for name in per_row if getattr(self, name) is not None}
         return MarketTape(symbols=self.symbols, feature_names=self.feature_names, context_names=self.context_names, **cut)
 
     def between(self, start: str | None = None, end: str | None = None) -> MarketTape:
@@ -169,13 +191,43 @@ class MarketTape:
     @cached_property
     def sha256(self) -> str:
         """Hash of every value in the tape; goes into a run's manifest."""
-        return content_sha256(self)
+        unknown = tuple(name for name in OPTIONAL if getattr(self, name) is None)
+        return content_sha256(self, unknown + (() if self.in_segments else SEGMENTING))
+
+    @cached_property
+    def in_segments(self) -> bool:
+        """Whether rows are of several histories, or begin episodes more or less often than others."""
+        return bool(self.segment[-1] > self.segment[0] or (self.start_weight != 1).any())
+
+    def pieces(self) -> list[MarketTape]:
+        """A tape for each segment, so that no trailing window looks back into another history."""
+        cuts = [0, *(np.flatnonzero(np.diff(self.segment)) + 1), len(self)]
+        return [self] if len(cuts) == 2 else [self.rows(first, after - 1) for first, after in pairwise(cuts)]
+
+    @classmethod
+    def joined(cls, tapes: Sequence[MarketTape]) -> MarketTape:
+        """One after the other, each a segment of its own; dates must go on rising.
+
+        Raises:
+            ShapeError: other symbols, features or context.
+        """
+        named = ("symbols", "feature_names", "context_names")
+        for tape in tapes:
+            if any(getattr(tape, name) != getattr(tapes[0], name) for name in named):
+                raise ShapeError(f"MarketTape.joined: tapes differ in one of {', '.join(named)}; they must have the same.")
+        unknown = [name for name in OPTIONAL if any(getattr(tape, name) is None for tape in tapes)]
+        stacked = [f.name for f in fields(cls) if f.name not in (*named, *unknown)]
+        arrays = {name: np.concatenate([getattr(tape, name) for tape in tapes]) for name in stacked}
+        arrays["segment"] = np.repeat(np.arange(len(tapes)), [len(tape) for tape in tapes])
+        return cls(**arrays, **{name: getattr(tapes[0], name) for name in named})
 
 
-def content_sha256(record: Any) -> str:
+def content_sha256(record: Any, without: Sequence[str] = ()) -> str:
     """Hash of every field of a dataclass, arrays by their bytes."""
     digest = hashlib.sha256()
     for f in fields(record):
+        if f.name in without:
+            continue
         value = getattr(record, f.name)
         digest.update(f.name.encode())
         digest.update(np.ascontiguousarray(value).tobytes() if isinstance(value, np.ndarray) else repr(value).encode())

@@ -106,10 +106,15 @@ def _start_rows(accounts: Accounts, rng: np.random.Generator, count: int, option
         rows = np.broadcast_to(np.asarray(options["start_row"], dtype=np.int64), count)
         if rows.min() < accounts.first or rows.max() > latest:
             raise ConfigError(f"start_row {rows.min()} … {rows.max()} lies outside [{accounts.first}, {latest}].")
+        segment = accounts.task.tape.segment
+        crossing = rows[segment[rows] != segment[rows + accounts.length]]
+        if len(crossing):
+            raise ConfigError(
+                f"start_row {crossing[0]}: an episode of {accounts.length} bars would cross into another segment of the tape."
+            )
         return rows
-    if accounts.config.episode.random_start:
-        return rng.integers(accounts.first, latest + 1, size=count)
-    return np.full(count, accounts.first)
+    drawn = rng.integers(0, len(accounts.starts), size=count) if accounts.config.episode.random_start else np.zeros(count, int)
+    return accounts.starts[accounts.backend.array(drawn, "int64")]
 
 
 class TradingVectorEnv(gym.vector.VectorEnv):
@@ -195,9 +200,9 @@ class TradingVectorEnv(gym.vector.VectorEnv):
         ended = record.terminated | record.truncated
         final_obs, summary = self.accounts.observe(), self.accounts.summary()
         accounts = self.accounts
-        latest = accounts.last - accounts.length if accounts.config.episode.random_start else accounts.first
-        start = torch.randint(accounts.first, latest + 1, (self.num_envs,), generator=generator, device=self.backend.device)
-        accounts.reset(ended, start)
+        many = len(accounts.starts) if accounts.config.episode.random_start else 1
+        drawn = torch.randint(0, many, (self.num_envs,), generator=generator, device=self.backend.device)
+        accounts.reset(ended, accounts.starts[drawn])
         return Transition(accounts.observe(), record.reward, record.terminated, record.truncated, final_obs, summary)
 
     def _step_same(self, actions):

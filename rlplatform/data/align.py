@@ -45,7 +45,7 @@ def align_bars(
         _refuse_uneven(dates, where, first if start is None else None, last if end is None else None)
     common = _common_dates(dates, calendar, where)
     left_out = _left_out(dates, common, first, last, calendar)
-    columns = {name: _stack(cut, common, name) for name in ("close", "open", "high", "low", "volume")}
+    columns = {name: _stack(cut, common, name) for name in ("close", "open", "high", "low", "volume", "dollar_volume")}
     youngest = max(dates, key=lambda symbol: dates[symbol][0])
     late = f", begins with {youngest}" if len({d[0] for d in dates.values()}) > 1 else ""
     source = f"{where}: {basis(cut)}{late}{left_out}"
@@ -160,12 +160,14 @@ def _left_out(
 
 def _stack(bars: Bars, common: np.ndarray, name: str) -> np.ndarray | None:
     """(T, N) of one column on the total-return basis, or None where a symbol lacks it."""
-    if any(name not in table for table in bars.values()):
+    if any(("volume" if name == "dollar_volume" else name) not in table for table in bars.values()):
         return None
     return np.column_stack([_column(table[np.isin(table["date"].to_numpy(), common)], name) for table in bars.values()])
 
 
 def _column(table: pd.DataFrame, name: str) -> np.ndarray:
+    if name == "dollar_volume":
+        return table["close"].to_numpy(dtype=np.float64) * table["volume"].to_numpy(dtype=np.float64)
     values = table[name].to_numpy(dtype=np.float64)
     if name == "volume" or "adj_close" not in table:
         return values

@@ -16,7 +16,8 @@ from rlplatform.data.request import did_you_mean
 Array = np.ndarray
 
 PRICE_FIELDS = ("close", "open", "high", "low")
-VALUE_FIELDS = (*PRICE_FIELDS, "volume")
+VOLUME_FIELDS = ("volume", "dollar_volume")
+VALUE_FIELDS = (*PRICE_FIELDS, *VOLUME_FIELDS)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -29,6 +30,8 @@ class Prices:
         close: (T, N) float64 total-return price: `adj_close` where the source has it, else `close`.
         open, high, low: (T, N) float64 on the same basis as `close`, or None where a symbol lacks them.
         volume: (T, N) float64 as the source gives it [shares or contracts], or None where a symbol lacks it.
+        dollar_volume: (T, N) float64 close as quoted, before any adjustment for dividends, × volume [currency], or None. The
+            level of `close` depends on later dividends, so `close` × `volume` would peek.
         source: one line: where the prices come from, their basis, and what was left out.
         calendar: exchange calendar the dates were checked against, or None.
 
@@ -44,6 +47,7 @@ class Prices:
     high: Array | None = None
     low: Array | None = None
     volume: Array | None = None
+    dollar_volume: Array | None = None
     source: str = ""
     calendar: str | None = None
 
@@ -89,7 +93,9 @@ class Prices:
         if array is None:
             return
         good, rule = (
-            (array >= 0, "volumes must be finite and ≥ 0") if name == "volume" else (array > 0, "prices must be finite and > 0")
+            (array >= 0, "volumes must be finite and ≥ 0")
+            if name in VOLUME_FIELDS
+            else (array > 0, "prices must be finite and > 0")
         )
         bad = ~(np.isfinite(array) & good)
         if bad.any():
@@ -151,7 +157,7 @@ class Prices:
         return gross
 
     def to_frame(self, name: str = "close") -> pd.DataFrame:
-        """One of close, open, high, low, volume as a frame: dates down, symbols across."""
+        """One of close, open, high, low, volume, dollar_volume as a frame: dates down, symbols across."""
         array = getattr(self, name)
         if array is None:
             raise MarketDataError(f"Prices hold no {name}; they hold {', '.join(self._present())}.")
@@ -159,9 +165,11 @@ class Prices:
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of the dates, symbols and every value (not of `source`); goes into a run's manifest."""
+        """Hash of the dates, symbols and every value (not of `source`, nor of `dollar_volume`, which came later); goes into a
+        run's manifest."""
         digest = hashlib.sha256("|".join(self.symbols).encode())
-        for name in (f.name for f in fields(self) if f.name in ("dates", *self._present())):
+        hashed = {"dates", *self._present()} - {"dollar_volume"}
+        for name in (f.name for f in fields(self) if f.name in hashed):
             digest.update(name.encode())
             digest.update(np.ascontiguousarray(getattr(self, name)).tobytes())
         return digest.hexdigest()

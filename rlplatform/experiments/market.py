@@ -60,7 +60,8 @@ def prepare_market(config: ExperimentConfig, scaler: FeatureScaler | None = None
         start, end = map(str, config.split.train)
         left_out = [(str(first), str(last)) for first, last in config.split.left_out]
         scaler = cube.fit_scaler(train_end=end, train_start=start, left_out=left_out)
-    return Market(prices=prices, scaler=scaler, tape=cube.scaled(scaler).to_tape(), series=series)
+    tape = _with_value_traded(config, cube.scaled(scaler).to_tape(), prices)
+    return Market(prices=prices, scaler=scaler, tape=tape, series=series)
 
 
 def tape_of(config: ExperimentConfig, prices: Prices, scaler: FeatureScaler, series: AlignedSeries | None = None) -> MarketTape:
@@ -72,7 +73,18 @@ def tape_of(config: ExperimentConfig, prices: Prices, scaler: FeatureScaler, ser
     Raises:
         ConfigError: the prices lack what the scaler was fitted on, such as volume.
     """
-    return FeatureBuilder(config.features).build(_as_learnt(config, prices, scaler), series=series).scaled(scaler).to_tape()
+    cube = FeatureBuilder(config.features).build(_as_learnt(config, prices, scaler), series=series)
+    return _with_value_traded(config, cube.scaled(scaler).to_tape(), prices)
+
+
+def _with_value_traded(config: ExperimentConfig, tape: MarketTape, prices: Prices) -> MarketTape:
+    """With the value traded where the environment limits trades by it; other tapes, and their hashes, stay as they were."""
+    limits = config.env.constraints
+    if limits is None or limits.liquidity is None:
+        return tape
+    tape = dataclasses.replace(tape, dollar_volume=prices.dollar_volume)
+    limits.liquidity.check_tape(tape)
+    return tape
 
 
 def _as_learnt(config: ExperimentConfig, prices: Prices, scaler: FeatureScaler) -> Prices:

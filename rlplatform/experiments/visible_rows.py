@@ -35,7 +35,8 @@ def _learnt_from(split: SplitConfig, tape: MarketTape) -> MarketTape:
     if kept.all():
         return tape
     named = {"symbols", "feature_names", "context_names"}
-    arrays = {f.name: getattr(tape, f.name)[kept] for f in dataclasses.fields(tape) if f.name not in named}
+    given = {f.name: getattr(tape, f.name) for f in dataclasses.fields(tape) if f.name not in named}
+    arrays = {name: array[kept] for name, array in given.items() if array is not None}
     after_gap = np.diff(np.flatnonzero(kept), prepend=-1) > 1
     arrays["gross"] = np.where(after_gap[:, None], 1.0, arrays["gross"])
     return dataclasses.replace(tape, **arrays)

@@ -161,7 +161,7 @@ def with_changed_future(market: Any, t: int, rng: np.random.Generator) -> Any:
     later, assets = market.close[t + 1 :].shape
     price_factors, volume_factors = (rng.lognormal(0.0, SHOCK, (later, assets)) for _ in range(2))
     price_factors = price_factors * rng.lognormal(0.0, LEVEL, assets)
-    factors = dict.fromkeys(PRICE_FIELDS, price_factors) | {"volume": volume_factors}
+    factors = dict.fromkeys(PRICE_FIELDS, price_factors) | dict.fromkeys(("volume", "dollar_volume"), volume_factors)
     present = [f.name for f in fields(market) if f.name in factors and getattr(market, f.name) is not None]
     return replace(market, **{name: _shocked(getattr(market, name), t, factors[name]) for name in present})
 
@@ -207,6 +207,7 @@ def _named_arrays(output: Any) -> tuple[dict[str, Array], tuple[str, ...]]:
         arrays = {name: output.features[..., i] for i, name in enumerate(output.feature_names)}
         arrays |= {name: output.context[:, i] for i, name in enumerate(output.context_names)}
         others = ("gross", "forecast_cvar", "forecast_uncertainty", "half_spread_bps", "impact_scale", "session_end")
+        others += () if output.dollar_volume is None else ("dollar_volume",)
         return arrays | {name: getattr(output, name) for name in others}, output.symbols
     if isinstance(output, Mapping):
         return {name: np.asarray(values) for name, values in output.items()}, ()

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -136,3 +138,13 @@ def test_the_source_says_which_symbols_lack_dividends():
     prices = align_bars({"A": with_dividends, "B": one(["2024-07-03"])}, "x")
     assert "close as given for B" in prices.source
     assert prices.open is None
+
+
+def test_the_value_traded_is_that_of_the_close_as_quoted_for_later_dividends_change_the_other_one():
+    days = ["2024-07-03", "2024-07-05"]
+    bars = {"A": one(days, [10.0, 20.0], adj_close=[9.0, 20.0], volume=[100.0, 50.0]), "B": one(days, volume=[1.0, 0.0])}
+    prices = align_bars(bars, "x")
+    assert_array_equal(prices.dollar_volume, [[1000.0, 1.0], [1000.0, 0.0]])
+    assert_array_equal(prices.select(["B"]).between("2024-07-05").dollar_volume, [[0.0]])
+    assert align_bars({"A": bars["A"], "B": one(days)}, "x").dollar_volume is None  # one lacks volume
+    assert replace(prices, dollar_volume=None).sha256 == prices.sha256

@@ -12,6 +12,7 @@ from envs.guard_consensus import ConsensusGateConfig
 from envs.guard_kill_switch import KillSwitchConfig
 from envs.guard_regime import RegimeGuardConfig
 from envs.guards import GuardsConfig, LossShutdownConfig
+from envs.liquidity import LiquidityConfig
 from envs.pair_leverage import PairLeverageConfig
 from envs.portfolio import PortfolioConfig
 from envs.regime import RegimeConfig
@@ -87,6 +88,19 @@ CASES: dict[str, tuple[TradingConfig, int]] = {  # name → settings, number of 
         ),
         3,
     ),
+    "portfolio, illiquid": (
+        PortfolioConfig(
+            episode=EPISODE,
+            costs=CostConfig(proportional_bps=20),
+            shutdown=LossShutdownConfig(loss_limit=0.3, cooldown_bars=2),
+            constraints=ConstraintsConfig(
+                groups={"ab": GroupCap(symbols=("A", "B"), gross=0.9)},
+                turnover=1.5,
+                liquidity=LiquidityConfig(capital=1e6, participation=0.5, adv_bars=3),
+            ),
+        ),
+        3,
+    ),
     "regime": (RegimeConfig(episode=EPISODE), 3),
     "regime, guarded": (RegimeConfig(episode=EPISODE, guards=EVERY_GUARD), 3),
     "regime, clipped, costly": (
@@ -141,6 +155,7 @@ def random_tape(seed: int, num_assets: int, num_bars: int = 60, volatility: floa
         half_spread_bps=rng.uniform(0, 5, shape),
         impact_scale=rng.uniform(0.5, 1.5, shape),
         session_end=np.arange(num_bars) % 7 == 6,
+        dollar_volume=rng.uniform(0, 2e6, shape),
     )
 
 
@@ -156,6 +171,7 @@ def with_changed_future(tape: MarketTape, t: int, seed: int) -> MarketTape:
     """The tape with every number after row t drawn anew."""
     other = random_tape(seed + 1_000_000, tape.num_assets, len(tape), 0.1)
     arrays = ("gross", "features", "context", "forecast_cvar", "forecast_uncertainty", "half_spread_bps", "impact_scale")
+    arrays += ("dollar_volume",)
     return replace(
         tape, **{name: np.concatenate([getattr(tape, name)[: t + 1], getattr(other, name)[t + 1 :]]) for name in arrays}
     )

@@ -355,6 +355,7 @@ def test_float32_batches_stay_finite_at_extreme_prices_too(case, library):
 def test_flat_prices_show_a_finite_observation_and_leave_an_idle_account_alone(case):
     config, assets = CASES[case]
     tape = replace(tape_of(*[[1.0] * 40] * assets), context=np.full((40, 1), 20.0), context_names=("vix",))
+    tape = replace(tape, dollar_volume=np.full((40, assets), 1e6))
     env = make(replace(config, financing=replace(config.financing, cash_rate_annual=0.0)), tape)
     obs, _ = env.reset(seed=0)
     assert np.isfinite(obs).all()

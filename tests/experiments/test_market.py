@@ -5,10 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 
+from envs.constraints import ConstraintsConfig
 from envs.errors import MarketDataError
+from envs.liquidity import LiquidityConfig
 from rlplatform.data import FolderConfig
 from rlplatform.experiments.config import load_config
-from rlplatform.experiments.market import prepare_market, volume_features
+from rlplatform.experiments.market import prepare_market, tape_of, volume_features
+from rlplatform.features.lookahead import assert_causal
 from tests.experiments.perturbed import PerturbedMarket
 
 
@@ -66,3 +69,21 @@ def test_prices_with_volume_can_be_judged_by_a_policy_that_learnt_without(config
     assert volume_features(config.features) & set(prepare_market(folder).tape.feature_names)
     again = prepare_market(folder, market.scaler)
     assert again.tape.feature_names == market.tape.feature_names
+
+
+def test_a_liquidity_limit_gets_the_value_traded_and_nothing_else_does(config, market, tmp_path):
+    prices = market.prices
+    volume = np.random.default_rng(0).uniform(0, 1e6, len(prices))
+    prices.to_frame().rename(columns={prices.symbols[0]: "close"}).assign(volume=volume).to_csv(
+        tmp_path / f"{prices.symbols[0]}.csv"
+    )
+    limit = ConstraintsConfig(liquidity=LiquidityConfig(capital=1e8))
+    limited = dataclasses.replace(config, env=dataclasses.replace(config.env, constraints=limit))
+    folder = FolderConfig(path=str(tmp_path), calendar=None)
+    again = prepare_market(dataclasses.replace(limited, data=folder), market.scaler)
+    np.testing.assert_allclose(again.tape.dollar_volume[:, 0], prices.close[:, 0] * volume)
+    plain = prepare_market(dataclasses.replace(config, data=folder), market.scaler)
+    assert plain.tape.dollar_volume is None
+    assert_causal(lambda given: tape_of(limited, given, market.scaler), again.prices, (30, 600), np.random.default_rng(1))
+    with pytest.raises(MarketDataError, match="needs the value traded in each bar, and these prices have"):
+        prepare_market(limited)
