@@ -23,6 +23,7 @@ from rlplatform.algorithms.pretraining import Anchor, anchor_settings
 from rlplatform.models.actor_critic import ActorCritic
 from rlplatform.models.config import ModelConfig
 from rlplatform.models.heads import head_for
+from rlplatform.models.hierarchical_head import gate_figures
 from rlplatform.models.policy import Policy
 
 Figures = dict[str, float]
@@ -117,6 +118,8 @@ class DifferentiableLearner:
         loss = -window.objective.mean()
         figures = {"policy_loss": loss.detach(), "bar_reward": window.reward.mean(), "turnover": window.turnover.mean()}
         figures |= {f"bar_{name}": values.mean() for name, values in window.terms.items()}
+        if self.network.head.mode_names:
+            figures |= gate_figures(self.network.head, window.params.detach())
         if self._anchor is not None:
             divergence = self._divergence(window)
             figures["kl_to_pretrained"] = divergence.detach()

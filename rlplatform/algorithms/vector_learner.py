@@ -22,6 +22,7 @@ from rlplatform.algorithms.pretraining import PRETRAINED, Anchor
 from rlplatform.algorithms.process_memory import keep_freed_memory
 from rlplatform.algorithms.rollout import Rollout, generalised_advantages, joined, segments, standardised
 from rlplatform.algorithms.tail_risk import RETURN_SAMPLES, TAIL_RISK, TailRisk, return_samples
+from rlplatform.models.hierarchical_head import gate_figures
 from rlplatform.models.rl_module import HIDDEN, ActorCriticModule
 
 ANCHOR_PARAMS = "anchor_params"
@@ -77,6 +78,9 @@ class VectorPPOLearner(ResumablePPOLearner):
     def compute_loss_for_module(self, **kwargs: Any) -> Tensor:
         loss, batch, module_id = super().compute_loss_for_module(**kwargs), kwargs["batch"], kwargs["module_id"]
         params, pull = kwargs["fwd_out"][Columns.ACTION_DIST_INPUTS], None
+        head = self.module[module_id].unwrapped().actor_critic.head
+        if head.mode_names:
+            self.metrics.log_dict(gate_figures(head, params.detach()), key=module_id, window=1)
         if RETURN_SAMPLES in batch:
             features = kwargs["fwd_out"][Columns.EMBEDDINGS]
             loss = loss + self._tail_risk.value_coeff * self._quantile_loss(features, batch[RETURN_SAMPLES], module_id)
@@ -175,7 +179,7 @@ def denormals_flushed() -> Iterator[None]:
         torch.set_flush_denormal(was_flushed)
 
 
-class _SharedBatch(SampleBatch):
+class SharedBatch(SampleBatch):
     """A SampleBatch that counts transitions, not sequences, and leaves its tensors where they are."""
 
     def __init__(self, columns: dict[str, Any], count: int) -> None:
@@ -186,4 +190,4 @@ class _SharedBatch(SampleBatch):
 def _minibatch(columns: dict[str, Any], length: int) -> MultiAgentBatch:
     count = len(columns[Columns.OBS]) * length
     columns[Columns.STATE_IN] = {HIDDEN: columns[Columns.STATE_IN]}
-    return MultiAgentBatch({DEFAULT_MODULE_ID: _SharedBatch(columns, count)}, env_steps=count)
+    return MultiAgentBatch({DEFAULT_MODULE_ID: SharedBatch(columns, count)}, env_steps=count)

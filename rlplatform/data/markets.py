@@ -20,6 +20,7 @@ from rlplatform.data.market_law import (
     gaussian,
     prices_of,
 )
+from rlplatform.data.two_mode import TwoModeMarket
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,4 +243,5 @@ MARKETS: dict[str, type] = {
     "no_signal": NoSignalMarket,
     "lead_lag": LeadLagMarket,
     "fat_tail": FatTailMarket,
+    "two_mode": TwoModeMarket,
 }

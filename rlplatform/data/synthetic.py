@@ -32,8 +32,8 @@ class SyntheticConfig:
 
     Attributes:
         market: "momentum" (AR(1) asset), "regimes" (three assets, four hidden regimes), "pair" (cointegrated), "lead_lag"
-            (assets that follow their sector's others), "fat_tail" (more mean, rare crashes), or "no_signal" (nothing to
-            learn). See rlplatform/data/markets.py.
+            (assets that follow their sector's others), "fat_tail" (more mean, rare crashes), "two_mode" (a signal that
+            misleads in one of two regimes), or "no_signal" (nothing to learn). See rlplatform/data/markets.py.
         seed: of the path; the same seed gives the same prices.
         bars: rows T.
         start: day of the first row; the rows are weekdays from there.
@@ -41,7 +41,7 @@ class SyntheticConfig:
     """
 
     source: Literal["synthetic"] = "synthetic"
-    market: Literal["momentum", "regimes", "pair", "no_signal", "lead_lag", "fat_tail"] = "momentum"
+    market: Literal["momentum", "regimes", "pair", "no_signal", "lead_lag", "fat_tail", "two_mode"] = "momentum"
     seed: int = 0
     bars: int = 5_000
     start: str | datetime.date = "2000-01-03"

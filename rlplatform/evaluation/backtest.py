@@ -24,7 +24,10 @@ class Policy(Protocol):
         """Recurrent state of `batch` accounts before their first observation."""
 
     def act(self, obs: Array, state: Any, deterministic: bool) -> tuple[Array, Any, dict[str, Array]]:
-        """Actions (B, …) for observations (B, D), the next state, and extras such as "entropy" (B,) [nats]."""
+        """Actions (B, …) for observations (B, D), the next state, and extras such as "entropy" (B,) [nats].
+
+        A policy with M `mode_names` also tells "gate" (B, M), their probabilities.
+        """
 
 
 def run_targets(
@@ -98,8 +101,8 @@ def run_policy(
         ConfigError: no symbols are known.
     """
     obs, info = env.reset(seed=seed)
-    state = policy.initial_state(1)
-    infos, actions, entropies, held, ended, terminated = [info], [], [], [], False, False
+    state, mode_names = policy.initial_state(1), tuple(getattr(policy, "mode_names", ()))
+    infos, actions, entropies, gates, held, ended, terminated = [info], [], [], [], [], False, False
     while not ended:
         action, state, extras = policy.act(np.asarray(obs)[None], state, deterministic)
         action = np.asarray(action)[0]
@@ -109,6 +112,8 @@ def run_policy(
         held.append(_guards_of(env))
         if "entropy" in extras:
             entropies.append(float(np.asarray(extras["entropy"]).reshape(-1)[0]))
+        if mode_names:
+            gates.append(np.asarray(extras["gate"])[0])
         ended = terminated or truncated
     bars = infos[1:]
     return Track(
@@ -122,6 +127,8 @@ def run_policy(
         financing=np.array([float(info["financing"]) + float(info.get("borrow_fee", 0.0)) for info in bars]),
         actions=np.stack(actions),
         entropy=np.array(entropies) if len(entropies) == len(bars) else None,
+        gate=np.stack(gates) if gates else None,
+        mode_names=mode_names,
         guards={name: np.array([bar[name] for bar in held]) for name in held[0]},
         ruined=bool(terminated),
     )

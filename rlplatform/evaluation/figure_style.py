@@ -112,6 +112,13 @@ def label_line_ends(axes: Axes, labels: Sequence[EndLabel], fontsize: float = 9.
         )  # fmt: skip
 
 
+def spans(edges: Sequence[float], at: Array) -> list[tuple[float, float]]:
+    """(start, width) of each run of true values in `at` (S,) between `edges` (S + 1,)."""
+    change = np.diff(np.concatenate([[0], at.astype(int), [0]]))
+    first, stop = np.flatnonzero(change == 1), np.flatnonzero(change == -1)
+    return [(edges[a], edges[b] - edges[a]) for a, b in zip(first, stop, strict=True)]
+
+
 def _spread(wanted: Array, gap: float) -> Array:
     """Positions at least `gap` apart, close to the sorted `wanted` in least squares: pool neighbours that collide."""
     blocks: list[list[float]] = []  # [mean of (wanted − offset), count]

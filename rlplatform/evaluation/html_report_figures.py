@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from html import escape
 
 import matplotlib
@@ -23,6 +23,7 @@ from rlplatform.evaluation.figure_style import (
     new_figure,
     percent_axis,
     room_for,
+    spans,
 )
 from rlplatform.evaluation.html_report_style import PALETTE
 from rlplatform.evaluation.metrics import sharpe_ratio
@@ -132,7 +133,7 @@ def plot_regimes(policy: Track, regimes: Array) -> Figure:
     colors = (BASELINES[1], BASELINES[0], BASELINES[3])
     edges = matplotlib.dates.date2num(policy.dates)
     for row, color in enumerate(colors):
-        axes.broken_barh(_spans(edges, regimes == row), (row - 0.36, 0.72), color=color, linewidth=0)
+        axes.broken_barh(spans(edges, regimes == row), (row - 0.36, 0.72), color=color, linewidth=0)
         text = f"{percent(shares[row], 0)}, held {percent(held[row], 0)}"
         axes.text(1.012, row, text, transform=axes.get_yaxis_transform(), va="center", fontsize=9, color=MUTED)
     axes.set_yticks(range(len(REGIME_NAMES)), REGIME_NAMES)
@@ -170,10 +171,3 @@ def plot_windows(found: HoldOut, dates: Array) -> Figure:
 
 def _finite(value: float) -> float:
     return float(value) if np.isfinite(value) else 0.0
-
-
-def _spans(edges: Sequence[float], at: Array) -> list[tuple[float, float]]:
-    """(start, width) of each run of true values in `at` (S,) between `edges` (S + 1,)."""
-    change = np.diff(np.concatenate([[0], at.astype(int), [0]]))
-    first, stop = np.flatnonzero(change == 1), np.flatnonzero(change == -1)
-    return [(edges[a], edges[b] - edges[a]) for a, b in zip(first, stop, strict=True)]

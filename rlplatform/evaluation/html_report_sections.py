@@ -17,11 +17,13 @@ from rlplatform.evaluation.attribution_plots import plot_contributions, plot_eff
 from rlplatform.evaluation.html_report_figures import inline_figure, plot_regimes, plot_rolling_sharpe, plot_windows
 from rlplatform.evaluation.html_report_findings import Findings, GuardsFindings, SeedsFindings, WalkFindings
 from rlplatform.evaluation.html_report_tables import heat_map, statistics, table
+from rlplatform.evaluation.mode_usage import HOW_MODES, mode_usage, plot_modes
 from rlplatform.evaluation.plots import plot_drawdown, plot_equity, plot_learning_curve
 from rlplatform.evaluation.robustness_plots import fold_rows, plot_folds, plot_stress
 from rlplatform.evaluation.scoretable import number, percent
 from rlplatform.evaluation.shapley import Explanation
 from rlplatform.evaluation.stress_findings import StressFindings
+from rlplatform.evaluation.track import Track
 from rlplatform.evaluation.verdict import Verdict
 
 MOST_ROWS = 12  # of sources in a table
@@ -38,6 +40,7 @@ def sections(findings: Findings) -> Iterator[tuple[str, str]]:
         heat_map(policy) + paragraph("Return of each month in %, after costs; the year's own at the right."),
     )
     yield "What it held", _held(findings)
+    yield "Which mode it acted in", _modes(policy)
     yield "Why it decided so", _decisions(findings.decisions)
     yield "Where the result came from", _result(findings.result)
     yield "Baselines", _baselines(verdict)
@@ -159,6 +162,13 @@ def _held(findings: Findings) -> str:
     if findings.regimes is not None:
         figures.append(inline_figure("regimes", partial(plot_regimes, policy, findings.regimes)))
     return "\n".join(figures)
+
+
+def _modes(policy: Track) -> str:
+    if policy.gate is None:
+        return ""
+    figure = inline_figure("modes", partial(plot_modes, policy))
+    return figure + table([usage.row() for usage in mode_usage(policy)], name="Modes") + paragraph(HOW_MODES)
 
 
 def _baselines(verdict: Verdict) -> str:

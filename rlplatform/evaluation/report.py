@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from rlplatform.evaluation.allocation_plots import is_discrete, plot_actions, plot_weights
+from rlplatform.evaluation.mode_usage import HOW_MODES, mode_usage, plot_modes
 from rlplatform.evaluation.plots import plot_drawdown, plot_equity, plot_learning_curve
 from rlplatform.evaluation.scoretable import number, percent
 from rlplatform.evaluation.significance import Edge
@@ -20,6 +21,7 @@ _CAPTIONS = {
     "drawdown.png": "Drawdown",
     "weights.png": "Weights over time",
     "actions.png": "Chosen actions over time",
+    "modes.png": "Modes over time",
     "learning_curve.png": "Learning curve",
 }
 
@@ -52,7 +54,8 @@ def write_report(directory: str | Path, verdict: Verdict, details: Mapping[str, 
         pictures.append(name)
     for stale in set(_CAPTIONS) - set(pictures):
         (directory / stale).unlink(missing_ok=True)
-    content = verdict.to_dict() | dict(details or {}) | {"pictures": pictures}
+    modes = [usage.to_dict() for usage in mode_usage(verdict.policy)]
+    content = verdict.to_dict() | ({"modes": modes} if modes else {}) | dict(details or {}) | {"pictures": pictures}
     write_json(directory / "report.json", content)
     write_text(directory / "report.md", render_markdown(verdict, pictures))
     return directory / "report.md"
@@ -66,6 +69,8 @@ def figures(verdict: Verdict) -> Iterator[tuple[str, Figure]]:
     yield "weights.png", plot_weights(policy)
     if is_discrete(policy):
         yield "actions.png", plot_actions(policy, verdict.action_names)
+    if policy.gate is not None:
+        yield "modes.png", plot_modes(policy)
     if verdict.learning_curve:
         yield "learning_curve.png", plot_learning_curve(verdict.learning_curve)
 
@@ -86,6 +91,8 @@ def render_markdown(verdict: Verdict, pictures: list[str]) -> str:
         "## How it traded",
         *_pictures(pictures[2:]),
     ]
+    if verdict.policy.gate is not None:
+        sections += ["## Which mode it acted in", _modes(verdict), HOW_MODES]
     if verdict.notes:
         sections += ["## How it was judged", "\n".join(f"- {note}" for note in verdict.notes)]
     return "\n\n".join(sections) + "\n"
@@ -115,6 +122,11 @@ def _gate(verdict: Verdict) -> str:
         result = "pass" if check.passed else "**FAIL**"
         lines.append(_row(check.name, number(check.figure), threshold, result, check.detail))
     return "\n".join(lines)
+
+
+def _modes(verdict: Verdict) -> str:
+    rows = [usage.row() for usage in mode_usage(verdict.policy)]
+    return "\n".join([_row(*rows[0]), _row("---", *["---:"] * (len(rows[0]) - 1)), *(_row(*row.values()) for row in rows)])
 
 
 def _row(*cells: str) -> str:

@@ -30,6 +30,8 @@ class Track:
         financing: (S,) financing and borrow fees paid [fraction of wealth after trading].
         actions: (S, …) what the policy chose; integers for discrete choices.
         entropy: (S,) of the policy's action distribution [nats].
+        gate: (S, M) probabilities of the modes among which the policy's gate chooses, or None without a gate.
+        mode_names: M names of these.
         guards: name → (S,) what the account's guards did, see `envs.guards.Guards.last`; empty without guards.
         ruined: the account ended before the period did, or its wealth reached zero.
 
@@ -47,6 +49,8 @@ class Track:
     financing: Array
     actions: Array | None = None
     entropy: Array | None = None
+    gate: Array | None = None
+    mode_names: tuple[str, ...] = ()
     guards: Mapping[str, Array] = field(default_factory=dict)
     ruined: bool = False
 
@@ -66,6 +70,9 @@ class Track:
         for name, array in optional.items():
             if array is not None and len(array) != bars:
                 raise ShapeError(f"Track {self.name!r}: {name} has {len(array)} rows; expected {bars}, one for each bar.")
+        modes = (bars, len(self.mode_names))
+        if self.gate is not None and np.shape(self.gate) != modes:
+            raise ShapeError(f"Track {self.name!r}: gate has shape {np.shape(self.gate)}; expected {modes}, a column a mode.")
         if bars < 1:
             raise ShapeError(f"Track {self.name!r} has {bars} bars; a decision and its outcome need at least 1.")
 

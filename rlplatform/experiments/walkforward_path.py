@@ -45,6 +45,11 @@ class RelayPolicy:
             raise ConfigError(f"{len(policies)} policies take over at {list(starts)}; expected one rising start each, from 0.")
         self.policies, self.starts = tuple(policies), tuple(starts)
 
+    @property
+    def mode_names(self) -> tuple[str, ...]:
+        """Of the modes that all of them have, see `Policy.mode_names`."""
+        return getattr(self.policies[0], "mode_names", ())
+
     def initial_state(self, batch: int) -> Any:
         return 0, None
 

@@ -30,7 +30,8 @@ class ActorCritic(nn.Module):
 
     def __init__(self, config: EncoderConfig, obs_size: int, head: ActionHead) -> None:
         super().__init__()
-        self.config, self.obs_size, self.head = config, obs_size, head
+        self.config, self.obs_size = config, obs_size
+        self.head = head = config.action_head(head)
         self.encoder = config.encoder(obs_size)
         self.policy = self.encoder.policy_layer(head)
         self.value = self.encoder.value_layer(*([] if config.critic is None else [config.critic.quantiles]))

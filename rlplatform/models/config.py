@@ -12,11 +12,17 @@ from envs.errors import ConfigError
 from rlplatform.models.encoder import EncoderConfig
 from rlplatform.models.gnn import GNNConfig
 from rlplatform.models.gru import GRUConfig
+from rlplatform.models.hierarchical import HierarchicalConfig
 from rlplatform.models.mlp import MLPConfig
 
 ModelConfig = EncoderConfig  # told apart by the field `kind`
 
-_CONFIGS: dict[str, type[EncoderConfig]] = {"gru": GRUConfig, "mlp": MLPConfig, "gnn": GNNConfig}
+_CONFIGS: dict[str, type[EncoderConfig]] = {
+    "gru": GRUConfig,
+    "mlp": MLPConfig,
+    "gnn": GNNConfig,
+    "hierarchical": HierarchicalConfig,
+}
 
 
 def model_config_from(settings: Mapping[str, Any], imports: bool = True) -> ModelConfig:
@@ -39,7 +45,7 @@ def model_config_from(settings: Mapping[str, Any], imports: bool = True) -> Mode
 
 
 def model_class(kind: Any, imports: bool = True) -> type[EncoderConfig]:
-    """The config class of a kind: "gru", "mlp", "gnn", or one of your own as "package.module:ClassConfig".
+    """The config class of a kind: "gru", "mlp", "gnn", "hierarchical", or one of your own as "package.module:ClassConfig".
 
     Args:
         imports: whether that module may be imported. A config file is its user's own word; a policy file may be a

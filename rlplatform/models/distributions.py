@@ -14,7 +14,17 @@ _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
 
 class ActionDistribution(ABC):
-    """Distribution of a batch of actions; every method but `kl` keeps the leading axes of the parameters."""
+    """Distribution of a batch of actions; every method but `kl` keeps the leading axes of the parameters.
+
+    Attributes:
+        mode_probs: (..., M) of the modes of a policy that decides in two levels, else None.
+    """
+
+    mode_probs: Tensor | None = None
+
+    def plain(self) -> ActionDistribution:
+        """A distribution of the action space's plain family around the same preferred action."""
+        return self
 
     @abstractmethod
     def sample(self, generator: Generator | None = None) -> Tensor:

@@ -71,6 +71,10 @@ class EncoderConfig:
         """
         return self
 
+    def action_head(self, plain: ActionHead) -> ActionHead:
+        """The head of this model where a plain policy has that one; another only where the model decides in two levels."""
+        return plain
+
     def encoder(self, obs_size: int) -> Encoder:
         """Freshly initialised from torch's global generator."""
         raise NotImplementedError(f"{type(self).__name__} must say which Encoder it describes: def encoder(self, obs_size).")

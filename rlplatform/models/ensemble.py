@@ -48,7 +48,9 @@ class Ensemble:
         first = self.members[0]
         for number, member in enumerate(self.members[1:], start=1):
             for name in ("env_id", "obs_size", "head"):
-                ours, theirs = getattr(first, name), getattr(member, name)
+                ours, theirs = (getattr(each, name) for each in (first, member))
+                if name == "head":  # modes are a member's own affair
+                    ours, theirs = ours.plain, theirs.plain
                 if ours != theirs:
                     raise ConfigError(
                         f"member {number} of the ensemble has {name} {theirs}; member 0 has {ours}. "
@@ -66,7 +68,7 @@ class Ensemble:
 
     @property
     def head(self) -> ActionHead:
-        return self.members[0].head
+        return self.members[0].head.plain
 
     @property
     def num_parameters(self) -> int:
@@ -84,7 +86,7 @@ class Ensemble:
         """
         parts = zip(self.members, state.split(self._sizes, -1), strict=True)
         laws, states, values = zip(*(member.distribution(obs, own) for member, own in parts), strict=True)
-        return mean_law(self.head, laws), torch.cat(states, -1), torch.stack(values).mean(0)
+        return mean_law(self.head, [law.plain() for law in laws]), torch.cat(states, -1), torch.stack(values).mean(0)
 
     @torch.no_grad()
     def act(

@@ -41,6 +41,16 @@ class ActionHead(ABC):
     def num_params(self) -> int:
         return self.num_outputs + self.num_log_stds
 
+    @property
+    def plain(self) -> ActionHead:
+        """The head of a policy without modes on the same action space."""
+        return self
+
+    @property
+    def mode_names(self) -> tuple[str, ...]:
+        """Of the modes among which a gate chooses; empty without a gate."""
+        return ()
+
     @abstractmethod
     def distribution(self, params: Tensor) -> ActionDistribution:
         """The distribution with these parameters (..., num_params)."""

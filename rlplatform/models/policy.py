@@ -51,6 +51,11 @@ class Policy:
         return self.actor_critic.head
 
     @property
+    def mode_names(self) -> tuple[str, ...]:
+        """Of the modes among which its gate chooses; empty without a gate."""
+        return self.head.mode_names
+
+    @property
     def obs_size(self) -> int:
         return self.actor_critic.obs_size
 
@@ -92,14 +97,16 @@ class Policy:
             generator: of the samples; torch's global one if not given.
 
         Returns:
-            Actions (B, ...), the next state, and `{"entropy": (B,) [nats], "value": (B,)}`.
+            Actions (B, ...), the next state, and `{"entropy": (B,) [nats], "value": (B,)}`; of a policy with modes also
+            `"gate"` (B, M), the probability of each. Without a sample the most probable one acts.
 
         Raises:
             ShapeError: obs is not (B, D).
         """
         distribution, state, value = self.distribution(obs, state)
         action = distribution.mode() if deterministic else distribution.sample(generator)
-        return action.numpy(), state, {"entropy": distribution.entropy().numpy(), "value": value.numpy()}
+        gate = {} if distribution.mode_probs is None else {"gate": distribution.mode_probs.numpy()}
+        return action.numpy(), state, {"entropy": distribution.entropy().numpy(), "value": value.numpy(), **gate}
 
     def describe(self) -> dict[str, Any]:
         """All but the arrays, as plain values."""
@@ -107,7 +114,7 @@ class Policy:
             "format": FORMAT,
             "env_id": self.env_id,
             "obs_size": self.obs_size,
-            "action_head": self.head.describe(),
+            "action_head": self.head.plain.describe(),  # its modes are the model's
             "model": model_config_dict(self.config),
             "normalizer": None if self.normalizer is None else _settings(self.normalizer),
         }

@@ -142,6 +142,6 @@ def _policy_behaviour(config: BehaviourConfig, task: TradingTask) -> PolicyBehav
             f"{config.path} reads {policy.obs_size} observations; {task.config.id} here has {len(task.observation_names)}. "
             "Collect with the config of the run that trained it."
         )
-    if policy.head != head_for(task.action_space):
+    if policy.head.plain != head_for(task.action_space):
         raise ConfigError(f"{config.path} acts in {policy.head.space()}; {task.config.id} here takes {task.action_space}.")
     return PolicyBehaviour(policy, config.deterministic)

@@ -88,11 +88,11 @@ def target_actions(
     """
     _check(policy, episodes, samples)
     params = _params_at_places(policy, episodes)
-    if isinstance(policy.head, CategoricalHead):
-        probs = torch.softmax(params, -1)
+    if isinstance(policy.head.plain, CategoricalHead):
+        law = policy.head.distribution(params)
+        probs = law.log_probs.exp()
         if deterministic:
-            mode = policy.head.distribution(params).mode()
-            probs = torch.zeros_like(params).scatter_(1, mode[:, None], 1.0)
+            probs = torch.zeros_like(probs).scatter_(1, law.mode()[:, None], 1.0)
         return discrete_target(probs.numpy(), episodes)
     distribution = policy.head.distribution(params[: episodes.num_rows])
     log_prob = distribution.log_prob(torch.from_numpy(np.ascontiguousarray(episodes.actions, np.float32)))

@@ -15,11 +15,15 @@ from rlplatform.models.config import model_config_dict, model_config_from
 from rlplatform.models.gnn import GNNConfig
 from rlplatform.models.gru import GRUConfig
 from rlplatform.models.heads import CategoricalHead, LogisticNormalHead, TanhNormalHead
+from rlplatform.models.hierarchical import GateConfig, HierarchicalConfig
 from rlplatform.models.layout import ObservationLayout
 from rlplatform.models.mlp import MLPConfig
 
 NAMES = ("A.return_1", "A.trend", "B.return_1", "B.trend", "vix", "slope", "cash_weight", "weight_A", "weight_B", "drawdown")
 GRAPH = GNNConfig(hidden_size=8, graph="full").bound_to(ObservationLayout(("A", "B"), NAMES))
+GATED = HierarchicalConfig(
+    hidden_size=24, embedding_size=16, gate=GateConfig(columns=("vix", "slope"), hidden_size=8)
+).bound_to(ObservationLayout(("A", "B"), NAMES))
 CONFIGS = [
     GRUConfig(),
     MLPConfig(),
@@ -27,6 +31,8 @@ CONFIGS = [
     MLPConfig(layers=(8,)),
     GRAPH,
     replace(GRAPH, memory="gru", graph="attention", rounds=2),
+    GATED,
+    HierarchicalConfig(memory="none", layers=(8,), actor_layers=(6,)),
 ]
 HEADS = [CategoricalHead(16), LogisticNormalHead(3, leverage=True), TanhNormalHead((-2.0, -2.0), (2.0, 2.0))]
 D = 10
@@ -54,9 +60,9 @@ def test_shapes_of_a_step_and_of_a_sequence(config, head):
     net = network(config, head)
     step = net(torch.randn(3, D), net.initial_state(3))
     sequence = net(torch.randn(3, 7, D), net.initial_state(3))
-    assert step.params.shape == (3, head.num_params)
+    assert step.params.shape == (3, net.head.num_params)
     assert step.value.shape == (3,)
-    assert sequence.params.shape == (3, 7, head.num_params)
+    assert sequence.params.shape == (3, 7, net.head.num_params)
     assert sequence.value.shape == (3, 7)
     assert step.state.shape == sequence.state.shape == (3, net.state_size)
 
@@ -108,7 +114,7 @@ def test_every_parameter_gets_a_finite_gradient(config, head, resets):
     net = network(config, head)
     first = torch.rand(4, 6) < 0.3 if resets else None
     out = net(torch.randn(4, 6, D) * 10, net.initial_state(4), first)
-    distribution = head.distribution(out.params)
+    distribution = net.head.distribution(out.params)
     (distribution.log_prob(distribution.sample()) + distribution.entropy() + out.value).mean().backward()
     for name, parameter in net.named_parameters():
         assert parameter.grad is not None, name
@@ -140,7 +146,7 @@ def test_a_model_config_goes_through_json(config):
 
 
 def test_mistakes_in_a_model_config_are_named():
-    with pytest.raises(ConfigError, match=r"model.kind = 'lstm'; expected one of gnn, gru, mlp"):
+    with pytest.raises(ConfigError, match=r"model.kind = 'lstm'; expected one of gnn, gru, hierarchical, mlp"):
         model_config_from({"kind": "lstm"})
     with pytest.raises(ConfigError, match=r"unknown key model.hiden_size"):
         model_config_from({"kind": "gru", "hiden_size": 4})
