@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict, dataclass
-from functools import partial
 from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
@@ -14,11 +13,11 @@ from ray.rllib.algorithms.ppo import PPO, PPOConfig
 
 from envs.errors import ConfigError
 from rlplatform.algorithms.callbacks import EpisodeTerms, SetThreads
-from rlplatform.algorithms.connectors import NormalizeObservations
 from rlplatform.algorithms.device_env_runner import DEVICE, DeviceEnvRunner
 from rlplatform.algorithms.exploration import EXPLORATION, ExplorationConfig
 from rlplatform.algorithms.learner import ResumablePPOLearner
 from rlplatform.algorithms.pretraining import PRETRAINED, PretrainConfig, anchor_settings
+from rlplatform.algorithms.sampling import set_sampling
 from rlplatform.algorithms.tail_risk import TAIL_RISK, check_tail_risk, tail_risk_settings
 from rlplatform.algorithms.vector_env_runner import VectorEnvRunner
 from rlplatform.algorithms.vector_learner import VectorPPOLearner
@@ -225,7 +224,8 @@ def build_ppo(
         .callbacks(EpisodeTerms, on_algorithm_init=SetThreads(training.num_threads))
         .fault_tolerance(restart_failed_env_runners=True)
     )
-    _set_sampling(config, training, model, device)
+    runner = (VectorEnvRunner if device == "cpu" else DeviceEnvRunner) if training.fast else None
+    set_sampling(config, training, model, runner)
     _set_learning(config, training, model)
     return config
 
@@ -241,30 +241,14 @@ def training_device(training: PPOTrainingConfig) -> str:
     return "cpu"
 
 
-def _set_sampling(config: PPOConfig, training: PPOTrainingConfig, model: ModelConfig, device: str) -> None:
-    config.env_runners(
-        num_env_runners=training.num_env_runners,
-        num_envs_per_env_runner=training.num_envs_per_env_runner,
-        rollout_fragment_length=training.rollout_length,
-        gym_env_vectorize_mode="vector_entry_point",
-        batch_mode="truncate_episodes",
-    )
-    if training.fast:
-        config.env_runners(env_runner_cls=VectorEnvRunner if device == "cpu" else DeviceEnvRunner)
-    if model.normalize_observations:
-        config.env_runners(
-            env_to_module_connector=partial(_normalize, clip=model.observation_clip, groups=model.observation_groups)
-        )
-
-
 def _set_learning(config: PPOConfig, training: PPOTrainingConfig, model: ModelConfig) -> None:
     config.training(
         learner_class=training.learner_class,
         train_batch_size_per_learner=training.batch_size_per_learner,
         minibatch_size=training.minibatch_size,
         num_epochs=training.num_epochs,
-        lr=_rllib_schedule(training.learning_rate),
-        entropy_coeff=_rllib_schedule(training.entropy_coeff),
+        lr=rllib_schedule(training.learning_rate),
+        entropy_coeff=rllib_schedule(training.entropy_coeff),
         gamma=training.gamma,
         lambda_=training.gae_lambda,
         clip_param=training.clip,
@@ -285,12 +269,9 @@ def _set_learning(config: PPOConfig, training: PPOTrainingConfig, model: ModelCo
     config.training(learner_config_dict=settings)
 
 
-def _normalize(env, spaces, device, clip: float, groups: tuple[int, ...] | None) -> NormalizeObservations:
-    return NormalizeObservations(clip=clip, groups=groups)
-
-
-def _rllib_schedule(value: float | Schedule) -> float | list[list[float]]:
-    return value if isinstance(value, float) else [[int(step), y] for step, y in value]
+def rllib_schedule(value: float | Schedule) -> float | list[list[float]]:
+    """A number or a schedule in RLlib's form."""
+    return value if isinstance(value, int | float) else [[int(step), y] for step, y in value]
 
 
 def _check(name: str, value: Any, holds: bool, expected: str) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from envs.errors import ConfigError
 from rlplatform.algorithms import imitation
 from rlplatform.algorithms.callbacks import SetThreads
+from rlplatform.algorithms.loss_by_part import TRAINING, LossByPart
 from rlplatform.algorithms.offline_data import RegisteredEpisodes, use_episodes
 from rlplatform.algorithms.offline_defects import SlowCopiesEachGradientStep
 from rlplatform.algorithms.offline_learner import CountedInGradientSteps, MinibatchLearner, OfflineTraining
@@ -26,9 +27,9 @@ from rlplatform.models.config import ModelConfig
 from rlplatform.models.mlp import MLPConfig
 from rlplatform.models.policy import Policy
 from rlplatform.models.q_critics import as_logits
-from rlplatform.models.q_module import QModule, q_module_spec
+from rlplatform.models.q_module import REWARD_SCALE, QModule, q_module_spec
 
-TRAINING, TEMPERATURE, REWARD_SCALE = "training", "temperature", "reward_scale"
+TEMPERATURE = "temperature"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +100,7 @@ class OfflineQ(OfflineTraining, Algorithm):
         return OfflineQConfig(algo_class=cls)
 
 
-class QLearner(SlowCopiesEachGradientStep, MinibatchLearner, TorchLearner):
+class QLearner(SlowCopiesEachGradientStep, MinibatchLearner, LossByPart, TorchLearner):
     """One optimiser for each part of the module, each fed by its own loss; slow copies follow in every gradient step."""
 
     batch_columns: ClassVar[tuple[str, ...]] = (
@@ -110,54 +111,9 @@ class QLearner(SlowCopiesEachGradientStep, MinibatchLearner, TorchLearner):
         Columns.TERMINATEDS,
     )
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The fields of the training config."""
-        return self.config.learner_config_dict[TRAINING]
-
-    def parts(self, module: QModule) -> dict[str, tuple[list[nn.Parameter], float]]:
-        """name → (parameters, learning rate): which loss moves what."""
-        raise NotImplementedError
-
-    def losses(self, module: QModule, batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """name of a part → its loss, a scalar; rewards in `batch` are in units of their standard deviation."""
-        raise NotImplementedError
-
-    def configure_optimizers_for_module(self, module_id: str, config: AlgorithmConfig | None = None) -> None:
-        for name, (params, learning_rate) in self.parts(self._module_alone).items():
-            self.register_optimizer(
-                module_id=module_id,
-                optimizer_name=name,
-                optimizer=torch.optim.Adam(params, lr=learning_rate),
-                params=params,
-                lr_or_lr_schedule=learning_rate,
-            )
-
     def begin_epoch(self) -> None:
         super().begin_epoch()
         self._module_alone.reward_scale.fill_(self.minibatches.reward_std() or 1.0)
-
-    def compute_loss_for_module(self, *, module_id: str, config: Any, batch: dict, fwd_out: dict) -> Tensor:
-        module = self.module[module_id].unwrapped()
-        self._losses = self.losses(module, {**batch, Columns.REWARDS: batch[Columns.REWARDS] / module.reward_scale}, fwd_out)
-        self.metrics.log_dict({f"{name}_loss": loss for name, loss in self._losses.items()}, key=module_id, window=1)
-        return sum(self._losses.values())
-
-    def compute_gradients(self, loss_per_module: dict[str, Tensor], **kwargs: Any) -> dict[Tensor, Tensor]:
-        gradients: dict[Tensor, Tensor] = {}
-        parts = self.get_optimizers_for_module(next(iter(loss_per_module)))
-        for name, optimizer in parts:
-            params = self._optimizer_parameters[optimizer]
-            # The graph of another part may run through this one's networks: keep it until the last.
-            found = torch.autograd.grad(self._losses[name], params, retain_graph=name != parts[-1][0], allow_unused=True)
-            gradients |= {param: gradient for param, gradient in zip(params, found, strict=True) if gradient is not None}
-        return gradients
-
-    def log_means(self, **values: Tensor) -> None:
-        """Report means over the minibatch as they stand at the end of the iteration."""
-        self.metrics.log_dict(
-            {name: value.detach().float().mean() for name, value in values.items()}, key=DEFAULT_MODULE_ID, window=1
-        )
 
 
 def policy_parameters(module: QModule) -> list[nn.Parameter]:

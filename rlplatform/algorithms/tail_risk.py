@@ -45,7 +45,7 @@ class TailRisk:
 
         Each output answers for its own level, so that they come into order as they learn; readers sort them.
         """
-        return quantile_loss(outputs, _stratified(samples), self.huber).mean()
+        return quantile_loss(outputs, stratified(samples), self.huber).mean()
 
     def figures(self, outputs: Tensor, samples: Tensor) -> dict[str, Tensor]:
         """What tells a reader how good the critic is, on a minibatch.
@@ -123,7 +123,7 @@ def check_tail_risk(training: Any, model: EncoderConfig) -> None:
     """
     weight, critic = getattr(training, "cvar_weight", 0.0), model.critic
     if critic is None:
-        if weight > 0:
+        if weight > 0 and getattr(training, "takes_quantile_critic", False):  # TQC's critics know it by themselves
             raise ConfigError(
                 f"training.cvar_weight = {weight} needs the distribution of returns, and the critic knows their mean only. "
                 "Set model.critic: {kind: quantile}, or training.cvar_weight to 0."
@@ -157,7 +157,7 @@ def tail_risk_settings(training: Any, model: EncoderConfig) -> dict[str, float]:
     }
 
 
-def _stratified(samples: Tensor) -> Tensor:
+def stratified(samples: Tensor) -> Tensor:
     """(…, M) of the (…, K) samples, M ≤ SAMPLES_A_LOSS, one drawn from each of M equal stretches of j.
 
     All K² pairs would take most of the learner's time; fewer samples make the gradient noisier, not biased.

@@ -24,6 +24,7 @@ from rlplatform.models.q_critics import (
 from rlplatform.models.rl_module import HIDDEN, ActorCriticModule, module_settings
 
 NUM_PROPOSALS, INITIAL_ALPHA = "num_proposals", "initial_alpha"
+REWARD_SCALE = "reward_scale"  # in a module's state
 
 # Names of what `_forward_train` returns; B rows (with a GRU, B sequences of L), K proposed actions.
 Q_DATA = "q_data"  # (2, B): Q(s, a) of the action in the data; discrete: (B,)

@@ -1,4 +1,4 @@
-"""ActorCritic as an RLlib RLModule. Of rlplatform.models only this file and q_module.py import Ray."""
+"""ActorCritic as an RLlib RLModule. Of rlplatform.models only this file, q_module.py and tqc_module.py import Ray."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class ActorCriticModule(TorchRLModule, ValueFunctionAPI):
         head = head_for(self.action_space)
         config = model_config_from(self.model_config[MODEL])
         self.actor_critic = ActorCritic(config, int(self.observation_space.shape[0]), head)
-        self.action_dist_cls = HeadDistribution.get_partial_dist_cls(head=head)
+        self.action_dist_cls = HeadDistribution.get_partial_dist_cls(head=self.actor_critic.head)
 
     def get_initial_state(self) -> dict[str, Tensor]:
         size = self.actor_critic.state_size

@@ -24,6 +24,7 @@ from rlplatform.algorithms.ppo import PPOTrainingConfig, build_ppo
 from rlplatform.algorithms.process_random import random_state, set_random_state
 from rlplatform.algorithms.registration import register_trading_env
 from rlplatform.algorithms.sampling_state import episodes_of, table_of
+from rlplatform.algorithms.transitions import ReplayEnvRunner
 from rlplatform.algorithms.vector_env_runner import VectorEnvRunner
 from rlplatform.models.gru import GRUConfig
 from rlplatform.models.mlp import MLPConfig
@@ -39,7 +40,7 @@ MODELS = {
     "gru": GRUConfig(embedding_size=8, hidden_size=8, max_seq_len=4),
     "mlp": MLPConfig(layers=(8,), normalize_observations=False),
 }
-RUNNERS = pytest.mark.parametrize("kind", [VectorEnvRunner, DeviceEnvRunner])
+RUNNERS = pytest.mark.parametrize("kind", [VectorEnvRunner, DeviceEnvRunner, ReplayEnvRunner])
 
 
 def runner(kind, world, model, seed):

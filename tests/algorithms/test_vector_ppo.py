@@ -105,7 +105,7 @@ def test_a_remote_learner_does_what_a_local_one_does(toy_env, start):
     remote.learner_group.set_weights(local.learner_group.get_weights())
     rollouts = local.env_runner.sample()
     for algorithm in (local, remote):  # one step on everything: the order of the sequences does not matter
-        algorithm.learner_group.update(**algorithm._for_learners(rollouts), num_epochs=1, minibatch_size=7 * 24)
+        algorithm.learner_group.update(**algorithm.for_learners(rollouts), num_epochs=1, minibatch_size=7 * 24)
     assert_same_weights(learner_weights(local)[0], learner_weights(remote)[0], rtol=1e-4, atol=1e-6)
     result = remote.train()
     assert result["learners"][DEFAULT_MODULE_ID]["num_module_steps_trained"] == 2 * 7 * 24

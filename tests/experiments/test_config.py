@@ -114,14 +114,18 @@ def test_a_seed_and_an_interval_have_bounds(small_yaml):
         load_config(small_yaml, ["evaluation.interval_iterations=0"])
 
 
-REMOTE = ["{algorithm: ppo, num_env_runners: 2, num_learners: 1}", "{algorithm: bc, num_learners: 2}"]
+REMOTE = [
+    "{algorithm: ppo, num_env_runners: 2, num_learners: 1}",
+    "{algorithm: tqc, num_env_runners: 2, num_learners: 1}",
+    "{algorithm: bc, num_learners: 2}",
+]
 
 
 @pytest.mark.parametrize("training", REMOTE)
 def test_in_one_process_nothing_is_remote_and_nothing_else_changes(small_yaml, training, tmp_path):
     text = small_yaml.read_text(encoding="utf-8")
     start, end = text.index("training:"), text.index("evaluation:")
-    dataset = "" if "ppo" in training else f"dataset: {{paths: [{REPOSITORY}/offline_data/planted_momentum]}}\n"
+    dataset = "" if "bc" not in training else f"dataset: {{paths: [{REPOSITORY}/offline_data/planted_momentum]}}\n"
     path = tmp_path / "remote.yaml"
     path.write_text(f"{text[:start]}training: {training}\n{dataset}{text[end:]}", encoding="utf-8")
     config = load_config(path)
