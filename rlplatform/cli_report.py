@@ -52,13 +52,20 @@ def stress(
     paths: Annotated[int, typer.Option(metavar="N", help="Of each kind of scenario.")] = 20,
     bars: Annotated[int, typer.Option(metavar="N", help="Length of the drawn ones.")] = 252,
     seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+    scenarios: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL", help="Also paths of block_bootstrap, regime_garch or transformer, fitted on training days."
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """What the policy and simple rules lose in drawn, calm, choppy, crisis, 2008-like and 2020-like markets."""
     from rlplatform.evaluation.stress import StressConfig
     from rlplatform.experiments.stressing import stress_run
 
-    found = stress_run(run_dir, StressConfig(paths=paths, bars=bars, seed=seed), lambda phase: note(f"{phase} …"))
+    settings = StressConfig(paths=paths, bars=bars, seed=seed)
+    found = stress_run(run_dir, settings, lambda phase: note(f"{phase} …"), scenarios)
     if as_json:
         print_json(found.to_dict())
         return

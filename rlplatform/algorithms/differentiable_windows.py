@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 from envs.accounts import Accounts, StepRecord, TradingTask
 from envs.backend import Backend
 from envs.normalizer import ObservationNormalizer
+from envs.starts import start_rows
 from rlplatform.models.actor_critic import ActorCritic
 from rlplatform.models.distributions import ActionDistribution
 
@@ -68,6 +69,7 @@ class MarketWindows:
         self.size = len(range(num_accounts)[share])
         self.accounts = Accounts(task, self.size, rows, Backend("torch", "float32", device))
         self.device = device
+        self._targets = torch.from_numpy(start_rows(task.tape, rows, 1)).to(device)  # of jumps
         everyone = torch.ones(self.size, dtype=torch.bool, device=device)
         self.accounts.reset(everyone, self._start_rows())
         self.accounts.shorten(self._draw(1, self.accounts.length + 1).cpu().numpy())
@@ -133,14 +135,13 @@ class MarketWindows:
         if self._block_bars is None:
             return
         jump = self._draw(0, self._block_bars) == 0
-        rows = self._draw(self.accounts.first, self.accounts.last)
-        self.accounts.relocate(jump | (self.accounts.row >= self.accounts.last), rows)
+        rows = self._targets[self._draw(0, len(self._targets))]
+        self.accounts.relocate(jump | self.accounts.leaves[self.accounts.row], rows)
 
     def _start_rows(self) -> Tensor:
         """For every account, needed or not: learners that share the draws must make the same ones."""
-        accounts = self.accounts
-        latest = accounts.last - accounts.length if accounts.config.episode.random_start else accounts.first
-        return self._draw(accounts.first, latest + 1)
+        many = len(self.accounts.starts) if self.accounts.config.episode.random_start else 1
+        return self.accounts.starts[self._draw(0, many)]
 
     def _draw(self, low: int, high: int) -> Tensor:
         return torch.randint(low, high, (self._all,), generator=self._generator)[self._share].to(self.device)

@@ -21,27 +21,31 @@ from rlplatform.algorithms.differentiable import DifferentiableTrainingConfig
 from rlplatform.algorithms.discrete_cql import DiscreteCQLTrainingConfig
 from rlplatform.algorithms.imitation import BCTrainingConfig, MARWILTrainingConfig
 from rlplatform.algorithms.iql import IQLTrainingConfig
+from rlplatform.algorithms.modes import check_modes
 from rlplatform.algorithms.ppo import PPOTrainingConfig
 from rlplatform.algorithms.tail_risk import check_tail_risk
+from rlplatform.algorithms.tqc import TQCTrainingConfig
 from rlplatform.data import BundledConfig, FolderConfig, SyntheticConfig, YahooConfig
 from rlplatform.evaluation.baselines import BaselineConfig
 from rlplatform.evaluation.gate import GateConfig
 from rlplatform.evaluation.significance import BootstrapConfig
 from rlplatform.experiments.loading import plain, structure
 from rlplatform.experiments.logged_data import DatasetConfig, dataset_sections
+from rlplatform.experiments.scenario_config import ScenariosConfig
 from rlplatform.experiments.tracking import TrackingConfig
 from rlplatform.experiments.yaml_text import apply_overrides, read_yaml
 from rlplatform.features import FeatureConfig
 from rlplatform.models.config import is_own_kind, model_class, own_class
 from rlplatform.models.gnn import GNNConfig
 from rlplatform.models.gru import GRUConfig
+from rlplatform.models.hierarchical import HierarchicalConfig
 from rlplatform.models.mlp import MLPConfig
 
 DataConfig = Annotated[BundledConfig | FolderConfig | YahooConfig | SyntheticConfig, Field(discriminator="source")]
 EnvConfig = Annotated[PortfolioConfig | RegimeConfig | PairLeverageConfig, Field(discriminator="id")]
 ImitationConfig = BCTrainingConfig | MARWILTrainingConfig
 OfflineTrainingConfig = ImitationConfig | CQLTrainingConfig | IQLTrainingConfig | DiscreteCQLTrainingConfig
-OnlineTrainingConfig = PPOTrainingConfig | DifferentiableTrainingConfig
+OnlineTrainingConfig = PPOTrainingConfig | TQCTrainingConfig | DifferentiableTrainingConfig
 Period = tuple[datetime.date, datetime.date]
 SEARCH, WALKFORWARD, FORECAST, PIPELINE, ABLATION = "search", "walkforward", "forecast", "pipeline", "ablation"
 BLOCKS = (SEARCH, WALKFORWARD, FORECAST, PIPELINE, ABLATION)  # of a file that are no part of a training
@@ -62,7 +66,7 @@ def _own_algorithm(name: str) -> type[PPOTrainingConfig]:
     return own_class("training.algorithm", name, PPOTrainingConfig, algorithms)
 
 
-_OurModels = GRUConfig | MLPConfig | GNNConfig
+_OurModels = GRUConfig | MLPConfig | GNNConfig | HierarchicalConfig
 _OurTrainings = OnlineTrainingConfig | OfflineTrainingConfig
 ModelConfig = Annotated[_OurModels, Field(discriminator="kind"), _or_own("kind", "model", model_class)]
 TrainingConfig = Annotated[_OurTrainings, Field(discriminator="algorithm"), _or_own("algorithm", "training", _own_algorithm)]
@@ -150,6 +154,7 @@ class ExperimentConfig:
     Attributes:
         name: first part of the run directory's name.
         seed: of weights, exploration, episode starts and bootstrap.
+        scenarios: generated histories that accounts train on beside the real one; validation and test stay real.
         dataset: logged episodes, for the offline algorithms; without `data`, `split`, `env` or `features` of its own the
             experiment takes the dataset's.
         results_dir: where run directories are made.
@@ -164,6 +169,7 @@ class ExperimentConfig:
     features: FeatureConfig = field(default_factory=FeatureConfig)
     model: ModelConfig = field(default_factory=GRUConfig)
     training: TrainingConfig = field(default_factory=PPOTrainingConfig)
+    scenarios: ScenariosConfig | None = None
     dataset: DatasetConfig | None = None
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     results_dir: str = "results"
@@ -182,7 +188,10 @@ class ExperimentConfig:
                 f"training.algorithm = {algorithm} learns from the environment and reads no dataset. Leave `dataset` out, or "
                 "train an offline algorithm on it and go on from that run with training.pretrain.run."
             )
+        if self.scenarios is not None:
+            _check_scenarios(self.scenarios, self)
         check_tail_risk(self.training, self.model)
+        check_modes(self.training, self.model)
         if not offline and self.evaluation.select_by in ("wis", "dr"):
             raise ConfigError(
                 f"evaluation.select_by = {self.evaluation.select_by} judges by logged episodes; training.algorithm = "
@@ -204,6 +213,17 @@ class ExperimentConfig:
         """Hash of the complete config; part of a run's manifest. 1 and 1.0 are the same setting."""
         content = {name: value for name, value in plain(self).items() if name != "tracking"}
         return hashlib.sha256(json.dumps(_same_numbers(content), sort_keys=True).encode()).hexdigest()
+
+
+def _check_scenarios(scenarios: ScenariosConfig, config: ExperimentConfig) -> None:
+    if config.dataset is not None:
+        raise ConfigError(
+            f"scenarios with training.algorithm = {config.training.algorithm}: it learns from logged episodes, not from "
+            "accounts that trade. Leave scenarios out."
+        )
+    if config.split.left_out:
+        raise ConfigError("scenarios with split.left_out: a law is fitted on rows in their order. Leave one of the two out.")
+    scenarios.check(config.features, config.env)
 
 
 def in_one_process(config: ExperimentConfig) -> ExperimentConfig:

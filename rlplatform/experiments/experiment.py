@@ -12,6 +12,7 @@ from typing import Any
 
 from envs.errors import ConfigError
 from rlplatform.algorithms.differentiable import DifferentiableTrainingConfig, check_differentiable
+from rlplatform.algorithms.tqc import TQCTrainingConfig, check_tqc
 from rlplatform.evaluation.metrics import finite_or_none
 from rlplatform.evaluation.verdict import Verdict
 from rlplatform.experiments.checkpoints import good_checkpoint, recover_checkpoint
@@ -25,11 +26,12 @@ from rlplatform.experiments.provenance import describe_environment, timestamp
 from rlplatform.experiments.run_directory import RunDirectory
 from rlplatform.experiments.standing import Standing
 from rlplatform.experiments.storage import Place, stored_afterwards
+from rlplatform.experiments.teachers import teachers
 from rlplatform.experiments.tracking import Tracker
-from rlplatform.experiments.trainers import Row, training_env
+from rlplatform.experiments.trainers import Row, bound_model, training_env
 from rlplatform.experiments.training import judged_checkpoint, train
 from rlplatform.files import recover_directory
-from rlplatform.models.policy import Policy
+from rlplatform.models.policy import ENSEMBLE_DIRECTORY, Policy
 
 log = logging.getLogger(__name__)
 # What a run that goes on may change, with all of tracking; anything else would make it another run.
@@ -64,8 +66,11 @@ def checked_market(config: ExperimentConfig) -> Market:
     Place.of(config.results_dir)
     market = prepare_market(config)
     env = training_env(config, market.tape)
+    bound_model(config, market.tape)
     if isinstance(config.training, DifferentiableTrainingConfig):
         check_differentiable(config.training, config.model, env.task)
+    if isinstance(config.training, TQCTrainingConfig):
+        check_tqc(config.training, config.model, env.action_space, config.env.id)
     if config.dataset is not None:
         check_dataset_fits(config, env)
     check_pretraining(config)
@@ -84,6 +89,11 @@ def resumed_job(path: Path, overrides: Sequence[str] = ()) -> Job:
         ConfigError: no run or no checkpoint there, another override, or prices or features have changed since it began.
     """
     run = RunDirectory.open(path)
+    if (run.policy / ENSEMBLE_DIRECTORY).is_dir():
+        raise ConfigError(
+            f"{run.path.name} is an ensemble and has no training to go on with. Resume its members (manifest.json: ensemble) "
+            "and make it again: rlplatform ensemble RUN_DIR RUN_DIR …"
+        )
     for which in ("last", "best"):
         recover_checkpoint(run.checkpoint(which), log.warning)
     recover_directory(run.policy)
@@ -172,6 +182,7 @@ def _manifest(job: Job, before: dict[str, Any]) -> dict[str, Any]:
         "data": job.market.described(),
         "tape_sha256": job.market.tape.sha256,
         "seeds": [job.config.seed],
+        **teachers(job.config),
         **describe_environment(),
     }
     if job.resume:
@@ -209,6 +220,8 @@ def _passes(config: ExperimentConfig, done: int) -> int:
     """Forward passes of the network over one transition, a backward pass counted as two."""
     if isinstance(config.training, DifferentiableTrainingConfig):
         return 3 * done
+    if isinstance(config.training, TQCTrainingConfig):
+        return round(done * (1 + 3 * config.training.replays_per_env_step))
     if config.dataset is None:  # one forward for each sampled step, forward and backward in each epoch
         return done * (1 + 3 * config.training.num_epochs)
     return 3 * done * config.training.batch_size

@@ -30,14 +30,17 @@ from rlplatform.algorithms.offline_rows import mix_logged_rows
 from rlplatform.algorithms.pretraining import start_from
 from rlplatform.algorithms.q_learner import offline_policy
 from rlplatform.algorithms.registration import register_trading_env
+from rlplatform.algorithms.tqc import TQCTrainingConfig, build_tqc
 from rlplatform.experiments.config import ExperimentConfig
 from rlplatform.experiments.learning_data import learning_data
 from rlplatform.experiments.logged_data import logged_episodes
 from rlplatform.experiments.pretraining import dataset_of
+from rlplatform.experiments.scenario_training import learning_rows
 from rlplatform.experiments.selection import HeldOutJudge, off_policy_judge
 from rlplatform.experiments.standing import Standing
 from rlplatform.experiments.visible_rows import training_rows
 from rlplatform.models.config import ModelConfig
+from rlplatform.models.hierarchical_head import GATE_FIGURES
 from rlplatform.models.layout import ObservationLayout
 from rlplatform.models.policy import Policy
 
@@ -138,14 +141,11 @@ class OnlineTrainer(Trainer):
         "imitation_loss": "imitation_loss",
         "exploration_weight": "exploration_weight",
         "entropy_in_drawdown": "entropy_in_drawdown",
-    } | {name: name for name in ("quantile_loss", "value_at_risk", "cvar", "tail_share", "quantile_crossings")}
+    } | {name: name for name in ("quantile_loss", "value_at_risk", "cvar", "tail_share", "quantile_crossings", *GATE_FIGURES)}
 
     def __init__(self, config: ExperimentConfig, tape: MarketTape, seed: int, fresh: bool) -> None:
         self._config, self._own_figures = config, config.training.figures
-        start = str(config.split.train[0])
-        makers = partial(_make_training_env, start), partial(_make_training_vec, start)
-        rows = training_rows(config, tape)
-        name = register_trading_env(config.env.id, rows, *makers, _training_task(config, rows))
+        name = _registered_env(config, tape)
         rllib_config, pretrain = config.training.build(config.model, name, seed), config.training.pretrain
         if pretrain is not None and pretrain.mix_coeff > 0:
             episodes, manifest = logged_episodes(dataset_of(pretrain), config.env.observe)
@@ -176,17 +176,34 @@ class OnlineTrainer(Trainer):
         return figures
 
 
+class TQCTrainer(OnlineTrainer):
+    """Truncated quantile critics over a replay buffer, in training environments."""
+
+    losses = ("policy_loss", "critic_loss", "value_loss")
+    renamed: ClassVar = {
+        name: name for name in ("policy_loss", "critic_loss", "value_loss", "entropy", "alpha", "q_policy", "cvar")
+    } | {"policy_learning_rate": "learning_rate"}
+
+    def __init__(self, config: ExperimentConfig, tape: MarketTape, seed: int) -> None:
+        self._config = config
+        self.algorithm = build_tqc(config.training, config.model, _registered_env(config, tape), seed=seed).build_algo()
+
+
 class DifferentiableTrainer(OnlineTrainer):
     """Gradients through the ledger, in accounts of the training environment."""
 
     losses = ("policy_loss", "gradient_norm")
     renamed: ClassVar = {
-        name: name for name in ("policy_loss", "bar_reward", "gradient_norm", "learning_rate", "turnover", "kl_to_pretrained")
+        name: name
+        for name in (
+            *("policy_loss", "bar_reward", "gradient_norm", "learning_rate", "turnover", "kl_to_pretrained"),
+            *GATE_FIGURES,
+        )
     }
     state_name = "learner"
 
     def __init__(self, config: ExperimentConfig, tape: MarketTape, fresh: bool) -> None:
-        rows, training = training_rows(config, tape), config.training
+        rows, training = learning_rows(config, tape), config.training
         task = _training_task(config, rows)
         window = task.tape.row_range(str(config.split.train[0]))
         self.algorithm = DifferentiableAlgorithm(training, config.model, task, window, config.seed, config.env.id)
@@ -248,6 +265,8 @@ def make_trainer(config: ExperimentConfig, tape: MarketTape, iteration: int, dra
         return OfflineTrainer(config, config.seed)  # number k of its minibatches is a function of the seed and k
     if isinstance(config.training, DifferentiableTrainingConfig):
         return DifferentiableTrainer(config, tape, fresh=iteration == 0)  # its checkpoint holds its draws
+    if isinstance(config.training, TQCTrainingConfig):
+        return TQCTrainer(config, tape, seed)
     return OnlineTrainer(config, tape, seed, fresh=iteration == 0)
 
 
@@ -267,6 +286,13 @@ def number(value: Any) -> float | None:
     """A finite number, or None."""
     value = None if value is None else float(value)
     return value if value is not None and math.isfinite(value) else None
+
+
+def _registered_env(config: ExperimentConfig, tape: MarketTape) -> str:
+    """The training environment's name for RLlib, on the rows that a training may see."""
+    start, rows = str(config.split.train[0]), learning_rows(config, tape)
+    makers = partial(_make_training_env, start), partial(_make_training_vec, start)
+    return register_trading_env(config.env.id, rows, *makers, _training_task(config, rows))
 
 
 def _training_task(config: ExperimentConfig, rows: MarketTape) -> TradingTask:

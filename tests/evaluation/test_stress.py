@@ -15,13 +15,13 @@ from rlplatform.evaluation.baselines import Baseline, fixed, standard_baselines
 from rlplatform.evaluation.stress import (
     SHOCKS,
     StressConfig,
-    block_bootstrap,
     policy_player,
     rule_player,
     scenarios,
-    shocked,
     stress_table,
 )
+from rlplatform.scenarios.blocks import block_bootstrap
+from rlplatform.scenarios.shocks import shocked
 from tests.evaluation.conftest import random_tape
 
 TAPE = random_tape(rows=1500, assets=3)
