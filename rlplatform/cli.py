@@ -26,9 +26,11 @@ from rlplatform.cli_output import log, note, print_json, print_rows, print_verdi
 from rlplatform.cli_pipeline import pipeline
 from rlplatform.cli_proofs import guards_app, lookahead
 from rlplatform.cli_report import explain, report, stress
+from rlplatform.cli_scenarios import scenarios_app
 from rlplatform.cli_sweep import results, sweep
 from rlplatform.cli_train import train
 from rlplatform.cli_walkforward import walkforward
+from rlplatform.experiments.secrets import SecretFilter
 
 app = typer.Typer(
     help="Train and honestly judge trading policies on Ray RLlib.",
@@ -44,6 +46,7 @@ app.add_typer(offline_app, name="offline")
 app.add_typer(jobs_app, name="jobs")
 app.add_typer(features_app, name="features")
 app.add_typer(forecast_app, name="forecast")
+app.add_typer(scenarios_app, name="scenarios")
 app.command()(submit)
 app.add_typer(guards_app, name="guards")
 app.command()(lookahead)
@@ -264,14 +267,19 @@ def _calendar(name: str) -> str | None:
     return None if name.lower() == "none" else name
 
 
+def _log_handler() -> logging.Handler:
+    handler = RichHandler(console=log, show_time=False, show_level=False, show_path=False, markup=False)
+    handler.addFilter(SecretFilter())  # a warning of any library may quote a key, or the password of a proxy
+    return handler
+
+
 def _interrupt(number: int, frame: Any) -> None:
     raise KeyboardInterrupt
 
 
 def main() -> None:
     """Entry point: a user's mistake is one line and exit code 2, never a stack trace."""
-    handler = RichHandler(console=log, show_time=False, show_level=False, show_path=False, markup=False)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_log_handler()])
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         app(prog_name="rlplatform")

@@ -56,6 +56,6 @@ def guards_ab(
     if as_json:
         print_json(comparison.to_dict())
         return
-    print_rows("Guards: the same policy with and without", comparison.rows())
+    print_rows("Guards: the same policy with and without", comparison.figure_rows())
     for line in comparison.lines():
         print(line)

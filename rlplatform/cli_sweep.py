@@ -75,6 +75,8 @@ def _print_results(directory: SweepDirectory, found: SweepResults, as_json: bool
     print(f"trials: {trials}" if trials else "No trial has begun yet.")
     for trial, error in found.errors().items():
         print(f"- {trial}: {error}")
+    for line in found.overfitting_lines():
+        print(line)
     winner = found.manifest.get("winner")
     if winner:
         print(f"winner {winner['trial']}, on the test period: {winner['verdict']}")

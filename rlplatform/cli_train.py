@@ -39,7 +39,7 @@ def train(
     resume: ResumeOption = None,
     start: Annotated[
         Path | None,
-        typer.Option("--from", metavar="RUN_DIR", help="PPO goes on from this run's policy, such as an offline one's."),
+        typer.Option("--from", metavar="RUN_DIR", help="PPO or differentiable goes on from this run's policy."),
     ] = None,
     local: Annotated[
         bool, typer.Option("--local", help="No remote runners or learners: everything in this process, breakpoints stop.")

@@ -64,7 +64,7 @@ class ScoreTable:
             title_justify="left",
             caption_justify="left",
         )
-        table.add_column("Portfolio\n", no_wrap=True)
+        table.add_column("Portfolio\n", overflow="fold")  # the only one that gives way: numbers stay whole
         for header in _HEADERS:
             table.add_column(header, justify="right", no_wrap=True)
         for name, metrics in self.metrics.items():

@@ -15,6 +15,7 @@ from envs.indicators import volatility_regime
 from envs.tape import MarketTape
 from rlplatform.evaluation.backtest import Policy as Decider
 from rlplatform.evaluation.backtest import run_policy
+from rlplatform.evaluation.scoretable import percent
 from rlplatform.evaluation.track import Track
 from rlplatform.experiments.config import ExperimentConfig
 from rlplatform.experiments.judging import policy_name, whole_period
@@ -93,6 +94,10 @@ class GuardsComparison:
         for name, stressed in (("calm windows", False), ("stressed windows", True)):
             parts[name] = [(w.without, w.guarded) for w in self.windows if w.stressed is stressed]
         return [_row(name, pairs) for name, pairs in parts.items() if pairs]
+
+    def figure_rows(self) -> list[dict[str, Any]]:
+        """For print: one row for each part and figure."""
+        return [_figure_row(row, figure) for row in self.rows() for figure in FIGURES]
 
     def lines(self) -> list[str]:
         """What the guards did, in words."""
@@ -176,6 +181,12 @@ def _windows(without: Track, guarded: Track, tape: MarketTape) -> tuple[Window, 
             )
         )
     return tuple(windows)
+
+
+def _figure_row(row: dict[str, Any], figure: str) -> dict[str, Any]:
+    sides = {"without": row[figure], "guarded": row[f"{figure}_guarded"], "change": row[f"{figure}_change"]}
+    shown = {name: percent(value, 2, sign=name == "change") for name, value in sides.items()}
+    return {"part": row["part"], "windows": row["windows"], "figure": figure.replace("_", " "), **shown}
 
 
 def _row(name: str, pairs: list[tuple[Figures, Figures]]) -> dict[str, Any]:

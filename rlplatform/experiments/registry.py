@@ -11,9 +11,11 @@ from typing import Any
 
 import pandas as pd
 
-from envs.errors import ConfigError
+from envs.errors import ConfigError, PlatformError
 from rlplatform.evaluation.deflated import Trials
 from rlplatform.evaluation.metrics import Metrics
+from rlplatform.experiments.config import ExperimentConfig
+from rlplatform.experiments.loading import plain, structure
 from rlplatform.experiments.yaml_text import read_yaml
 from rlplatform.files import replaced_file
 
@@ -61,17 +63,18 @@ def read_registry(results: Path) -> pd.DataFrame:
 
 
 def setting_of(run: Path) -> str:
-    """Hash of all that a run's config says but its seed, its name and its place: what several seeds share.
+    """Hash of all that a run's config says but its seed, its name and its place: what several seeds share. 0 and 0.0 are the
+    same, and so are a default and its absence, for the config is read before it is hashed.
 
     An ensemble's is that of its members' settings: it is no further seed of theirs.
     """
     run = Path(run)
-    return _setting(_with_members(read_yaml(run / "config.yaml"), _manifest(run / "manifest.json")))
+    return _setting(_with_members(_complete(read_yaml(run / "config.yaml")), _manifest(run / "manifest.json")))
 
 
 def trials_of(run: Path, bars_per_year: int = 252) -> Trials:
     """What a run was chosen from: the trials of its sweep, ablation or pipeline, by that manifest; 1 for a run by itself; of an
-    ensemble all that its members were chosen from.
+    ensemble all that its members were chosen from. A student counts its teachers' trials instead of itself.
 
     The spread of the trials' Sharpe ratios is that of the validation period, where the choice was made.
     """
@@ -80,10 +83,15 @@ def trials_of(run: Path, bars_per_year: int = 252) -> Trials:
         count = max(1, _manifest(whole / "manifest.json").get("num_trials") or 1)
         returns = whole / "trial_returns.parquet"
         measured = Trials.of_returns(pd.read_parquet(returns).to_numpy(), bars_per_year) if returns.is_file() else Trials()
-        return Trials(count=max(count, measured.count), deviation=measured.deviation)
+        return Trials(count=max(count, measured.count) + _taught(run) - 1, deviation=measured.deviation)
     manifest = _manifest(run / "manifest.json")
     chosen = manifest.get("sweep") or manifest.get("ensemble") or {}
-    return Trials(count=max(1, chosen.get("num_trials") or 1))
+    return Trials(count=max(1, chosen.get("num_trials") or 1) + _taught(run) - 1)
+
+
+def _taught(run: Path) -> int:
+    """Trials of the policies that it learnt from; 1 where there are none."""
+    return max(1, (_manifest(run / "manifest.json").get("teachers") or {}).get("num_trials") or 1)
 
 
 def choice_of(run: Path) -> Path | None:
@@ -113,12 +121,20 @@ def _run_row(results: Path, path: Path) -> dict[str, Any]:
         "run": _name_of(run),
         "path": str(run.relative_to(results)),
         "kind": RUN,
-        "setting": _setting(_with_members(config, manifest)),
+        "setting": _setting(_with_members(_complete(config), manifest)),
         "seed": int(config.get("seed", 0)),
         "start": str(config["split"]["test"][0]),
         "end": str(config["split"]["test"][1]),
         **_figures(manifest.get("test")),
     }
+
+
+def _complete(config: dict[str, Any]) -> dict[str, Any]:
+    """With every default, numbers of their own kind; as it stands where another version wrote what this one cannot read."""
+    try:
+        return plain(structure(ExperimentConfig, config, "config.yaml"))
+    except PlatformError:
+        return config
 
 
 def _with_members(config: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any]:
@@ -146,7 +162,7 @@ def _walk_rows(results: Path, path: Path) -> Iterator[dict[str, Any]]:
     own = {key: value for key, value in block.items() if key not in ("seeds", "max_concurrent", "configs_tried")}
     shared = _row(manifest, config, text, Trials(count=max(1, block.get("configs_tried") or 1))) | {
         "kind": WALK,
-        "setting": _setting(config | {"walkforward": own}),
+        "setting": _setting(_complete(config) | {"walkforward": own}),
     }
     start, end = manifest.get("period") or (None, None)
     tests = manifest.get("tests") or {}

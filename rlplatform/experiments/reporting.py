@@ -19,7 +19,6 @@ from rlplatform.evaluation.gate import find_benchmark
 from rlplatform.evaluation.html_report import Findings, GuardsFindings, SeedsFindings, WalkFindings, write_html_report
 from rlplatform.evaluation.market_detail import MarketDetail
 from rlplatform.evaluation.overfitting import Overfitting, backtest_overfitting
-from rlplatform.evaluation.scoretable import percent
 from rlplatform.evaluation.seed_spread import SeedSpread
 from rlplatform.evaluation.shapley import ExplainConfig
 from rlplatform.evaluation.stress import StressConfig
@@ -29,7 +28,7 @@ from rlplatform.evaluation.verdict import Verdict
 from rlplatform.evaluation.windows import hold_out, market_regimes
 from rlplatform.experiments.config import ExperimentConfig
 from rlplatform.experiments.explaining import explain_decisions
-from rlplatform.experiments.guards_ab import FIGURES, compare
+from rlplatform.experiments.guards_ab import compare
 from rlplatform.experiments.judging import judge_policy, with_earlier
 from rlplatform.experiments.loading import to_yaml
 from rlplatform.experiments.market import Market, prepare_market
@@ -217,17 +216,10 @@ def guards_findings(config: ExperimentConfig, market: Market, policy: Policy) ->
     if config.env.guards is None:
         return None
     comparison = compare(config, market.tape, policy)
-    rows = tuple(_guards_row(row, figure) for row in comparison.rows() for figure in FIGURES)
-    return GuardsFindings(lines=tuple(comparison.lines()), rows=rows)
+    return GuardsFindings(lines=tuple(comparison.lines()), rows=tuple(comparison.figure_rows()))
 
 
 def off_policy(run: RunDirectory) -> dict[str, Any] | None:
     """What `rlplatform offline evaluate` wrote into the run, if it has been asked."""
     path = run.report / "off_policy.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-
-
-def _guards_row(row: dict[str, Any], figure: str) -> dict[str, Any]:
-    sides = {"without": row[figure], "guarded": row[f"{figure}_guarded"], "change": row[f"{figure}_change"]}
-    shown = {name: percent(value, 2, sign=name == "change") for name, value in sides.items()}
-    return {"part": row["part"], "windows": row["windows"], "figure": figure.replace("_", " "), **shown}

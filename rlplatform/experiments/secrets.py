@@ -8,8 +8,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from rlplatform.experiments.loading import plain
-
 STRUCK = "[redacted]"
 SECRET_WORDS = ("KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "PASSPHRASE", "CREDENTIAL")
 SHORTEST = 6  # a secret variable that holds "1" or "true" must not strike every 1 out of a manifest
@@ -46,6 +44,8 @@ def redacted(value: Any, environment: Mapping[str, str] | None = None) -> Any:
     What stands under a secret name is struck out whole, whatever its kind; texts elsewhere lose what `redacted_text` takes
     out of them, keys of mappings included. Numbers, truth values and None under other names stay as they are.
     """
+    from rlplatform.experiments.loading import plain  # brings torch; the command line needs the filter alone, at once
+
     value = plain(value)
     if isinstance(value, Mapping):
         return {

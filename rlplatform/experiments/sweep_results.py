@@ -152,7 +152,20 @@ class SweepResults:
             "trials": self.statuses,
             "settings": [_setting_dict(setting) for setting in self.settings],
             "winner": self.manifest.get("winner"),
+            "overfitting": self.manifest.get("overfitting"),
         }
+
+    def overfitting_lines(self) -> list[str]:
+        """The probability of backtest overfitting and how to read it, or why there is none; nothing without a winner."""
+        found = self.manifest.get("overfitting") or {}
+        if found.get("probability") is None:
+            return [f"probability of overfitting: not known. {found['left_out']}"] if "left_out" in found else []
+        kept = [number(math.nan if found[name] is None else found[name]) for name in ("chosen", "kept")]
+        return [
+            f"probability of overfitting {percent(found['probability'], 0)}: in so many of {found['splits']:,} ways to halve "
+            f"the validation days, the best of {found['trials']} trials on one half was no better than the middle one on the "
+            f"other (50 % is choosing by lot); Sharpe {kept[0]} where chosen, {kept[1]} on the other half."
+        ]
 
     def to_rich(self) -> Table:
         """For a terminal: one row a setting."""
@@ -163,8 +176,10 @@ class SweepResults:
         names = short_names(tuple(self.search.parameters))
         caption = "Validation period" + ("; mean ± standard deviation over seeds." if several else ".")
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, caption=caption, caption_justify="left")
-        for heading in ("#", *names.values(), *map(_heading, self._columns), *(("seeds",) if several else ())):
+        for heading in ("#", *names.values()):
             table.add_column(heading, justify="right", overflow="fold")
+        for heading in (*map(_heading, self._columns), *(("seeds",) if several else ())):
+            table.add_column(heading.replace(" ", "\n"), justify="right", no_wrap=True)
         for setting in self.settings:
             cells = ["–" if setting.rank is None else str(setting.rank), *(shown_value(setting.settings[key]) for key in names)]
             cells += [_cell(name, setting, several and name == self.search.metric) for name in self._columns]

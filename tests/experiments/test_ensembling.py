@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -6,18 +7,29 @@ from numpy.testing import assert_allclose
 
 from envs.errors import ConfigError
 from rlplatform.algorithms.pretraining import PretrainConfig
+from rlplatform.data import load_prices
+from rlplatform.evaluation.shapley import ExplainConfig
+from rlplatform.evaluation.stress import StressConfig
+from rlplatform.experiments.benchmarking import load_bench, run_bench
 from rlplatform.experiments.collecting import CollectConfig, collect_dataset
 from rlplatform.experiments.comparing import compare_runs
+from rlplatform.experiments.config import load_config
 from rlplatform.experiments.ensembling import make_ensemble, plan_ensemble
+from rlplatform.experiments.evaluating import evaluate_run
 from rlplatform.experiments.judging import backtest
 from rlplatform.experiments.market import prepare_market
 from rlplatform.experiments.registry import setting_of, trials_of, update_registry
+from rlplatform.experiments.reporting import ReportConfig, collect
 from rlplatform.experiments.run_directory import RunDirectory
+from rlplatform.experiments.stressing import stress_run
+from rlplatform.experiments.teachers import teachers
+from rlplatform.experiments.yaml_text import dump_yaml
 from rlplatform.files import directory_sha256, write_json, write_text
 from rlplatform.models.ensemble import Ensemble, load_policy
 from rlplatform.offline.reading import read_dataset
 from tests.experiments.untrained import untrained_run
 
+QUICK = ReportConfig(stress=StressConfig(paths=1, bars=30, shocks=()), explain=ExplainConfig(exact_groups=1, permutations=4))
 NO_COSTS = "env.costs.proportional_bps=0.0"
 
 
@@ -83,11 +95,70 @@ def test_commands_take_it(members, ensemble, typed):
     assert error.count("\n") == 1
 
 
-def test_what_it_decided_can_be_logged_and_learnt_from(ensemble, tmp_path):
+def test_resuming_it_says_what_to_do(ensemble, typed):
+    code, out, error = typed("train", "--resume", ensemble[0].path)
+    assert (code, out) == (2, "")
+    assert "is an ensemble and has no training to go on with. Resume its members" in error
+    assert "rlplatform ensemble RUN_DIR RUN_DIR" in error
+
+
+@pytest.mark.slow
+def test_court_and_proofs_take_it(members, ensemble, typed, tmp_path):
+    run, _ = ensemble
+    code, out, _ = typed("evaluate", run.path, "--check")
+    assert code in (0, 1)
+    assert "not_collapsed" in out
+    prices = load_prices(run.config().data)
+    prices.to_frame().rename(columns={prices.symbols[0]: "close"}).to_csv(tmp_path / f"{prices.symbols[0]}.csv")
+    other = evaluate_run(run, tmp_path, "2003-07-01", "2004-06-30")
+    assert other.policy.name == "ENSEMBLE_OF_3"
+    assert_allclose(other.policy.wealth, ensemble[1].policy.wealth)
+    code, out, _ = typed("guards", "ab", run.path, "--json")
+    assert code == 0
+    assert json.loads(out)["windows"]
+    code, out, _ = typed("compare", run.path, members[0].path, "--json")
+    assert code == 0
+    assert run.name in out
+    code, out, _ = typed("scoreboard", run.path.parent, "--json")
+    assert code == 0
+    assert run.name in out
+    code, _, error = typed("offline", "evaluate", run.path)
+    assert code == 2
+    assert error.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_explanation_stress_benchmark_and_page_take_it(ensemble, tmp_path):
+    run, verdict = ensemble
+    assert stress_run(run.path, QUICK.stress).policy == "ENSEMBLE_OF_3"
+    page = collect(run, settings=QUICK)
+    assert page.decisions is not None
+    assert page.evidence is not None
+    assert page.stress is not None
+    assert not [line for line in page.left_out if "moved" in line or "stress" in line]
+    data = dataclasses.asdict(run.config().data)
+    entries = [{"kind": "run", "path": str(run.path), "name": "ours"}, {"kind": "baseline", "name": "EQUAL_WEIGHT"}]
+    content = {
+        "name": "bench",
+        "data": data,
+        "period": ["2003-07-01", "2004-06-30"],
+        "against": "EQUAL_WEIGHT",
+        "policies": entries,
+    }
+    content |= {"costs": {"proportional_bps": 0.0}, "bootstrap": {"resamples": 200}, "results_dir": str(tmp_path)}
+    write_text(tmp_path / "bench.yaml", dump_yaml(content))
+    table = run_bench(load_bench(tmp_path / "bench.yaml"))
+    assert_allclose(table.table.metrics["ours"].total_return, verdict.metrics["ENSEMBLE_OF_3"].total_return)
+
+
+def test_what_it_decided_can_be_logged_and_learnt_from(ensemble, small_yaml, tmp_path):
     run, _ = ensemble
     config, policy = run.config(), load_policy(run.policy)
     collecting = CollectConfig(policy=f"policy:{run.policy}+deterministic", episodes=2)
     collect_dataset(config, collecting, tmp_path / "data")
+    student = load_config(small_yaml, ["training={algorithm: bc}", f"dataset.paths=[{tmp_path / 'data'}]"])
+    assert teachers(student) == {"teachers": {"runs": [str(run.path)], "num_trials": 3}}
+    assert teachers(config) == {}
     episodes, manifest = read_dataset(tmp_path / "data")
     first = policy.act(episodes.obs[:1], policy.initial_state(1))[0]
     assert_allclose(episodes.actions[0], first[0], atol=1e-6)

@@ -1,6 +1,7 @@
 """The registry is fed by manifests and forgets nothing."""
 
 import datetime
+import json
 import math
 import shutil
 
@@ -11,6 +12,8 @@ from numpy.testing import assert_allclose
 
 from envs.errors import ConfigError
 from rlplatform.evaluation.metrics import sharpe_ratio
+from rlplatform.experiments.config import load_config
+from rlplatform.experiments.loading import to_yaml
 from rlplatform.experiments.registry import read_registry, setting_of, trials_of, update_registry
 from rlplatform.files import write_json, write_text
 from tests.experiments.judged_runs import judged_run, judged_walk
@@ -59,6 +62,31 @@ def test_seeds_names_and_places_do_not_make_another_setting_but_costs_do(tmp_pat
     one = judged_run(tmp_path, "a", seed=1)
     other_seed, dearer = judged_run(tmp_path, "b", seed=2), judged_run(tmp_path, "c", costs=9.0)
     assert setting_of(one) == setting_of(other_seed) != setting_of(dearer)
+
+
+def test_a_number_s_spelling_and_a_default_that_is_left_out_make_no_other_setting(small_yaml, tmp_path):
+    whole = to_yaml(load_config(small_yaml))
+    assert "proportional_bps: 2.0" in whole
+    assert "impact: 0.0\n" in whole
+    texts = {
+        "a": whole,
+        "b": whole.replace("proportional_bps: 2.0", "proportional_bps: 2"),
+        "c": whole.replace("bps: 2.0", "bps: 3.0"),
+    }
+    texts["d"] = "".join(line for line in whole.splitlines(keepends=True) if "impact: 0.0" not in line)
+    for name, text in texts.items():
+        (tmp_path / name).mkdir()
+        write_text(tmp_path / name / "config.yaml", text)
+    a, b, c, d = (setting_of(tmp_path / name) for name in texts)
+    assert a == b == d != c
+
+
+@pytest.mark.parametrize(("counted", "trials"), [({}, 1), ({"num_trials": 7}, 7)], ids=["none", "seven"])
+def test_a_student_counts_the_trials_of_its_teachers(tmp_path, counted, trials):
+    run = judged_run(tmp_path, "student")
+    manifest = json.loads((run / "manifest.json").read_text())
+    write_json(run / "manifest.json", manifest | ({"teachers": counted} if counted else {}))
+    assert trials_of(run).count == trials
 
 
 def test_the_winner_of_a_sweep_is_charged_with_all_its_trials(tmp_path):

@@ -89,3 +89,14 @@ def test_a_log_handler_with_the_filter_writes_no_secret(fake_key):
     assert FAKE not in stream.getvalue()
     assert "key [redacted]" in stream.getvalue()
     assert "ValueError: refused [redacted]" in stream.getvalue()
+
+
+def test_what_the_command_line_logs_has_no_secrets(fake_key, typed, monkeypatch, capsys):
+    used = {}
+    monkeypatch.setattr(logging, "basicConfig", lambda **settings: used.update(settings))
+    assert typed("--version")[0] == 0
+    (handler,) = used["handlers"]
+    handler.handle(logging.LogRecord("any.library", logging.WARNING, "", 0, "refused %s", (FAKE,), None))
+    printed = capsys.readouterr().err
+    assert "refused [redacted]" in printed
+    assert FAKE not in printed

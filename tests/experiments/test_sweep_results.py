@@ -2,11 +2,13 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from rlplatform.cli_sweep import _print_results
 from rlplatform.experiments.search import load_sweep
 from rlplatform.experiments.sweep_directory import FAILED, FINISHED, SweepDirectory, TrialDirectory
 from rlplatform.experiments.sweep_results import SweepResults, ranked, short_names
@@ -147,6 +149,24 @@ def test_the_terminal_table_shows_mean_spread_and_how_many_seeds_count(directory
     assert "2.10 ± 0.14" in text
     assert "2/2" in text
     assert "0/2" in text
+
+
+def test_the_probability_of_overfitting_is_printed_with_how_to_read_it(directory, capsys):
+    found = SweepResults.of(directory)
+    assert found.overfitting_lines() == []
+    figures = {"probability": 0.43, "chosen": 1.204, "kept": None, "trials": 8, "splits": 12870}
+    (line,) = replace(found, manifest={"overfitting": figures}).overfitting_lines()
+    assert line.startswith(
+        "probability of overfitting 43 %: in so many of 12,870 ways to halve the validation days, the best of"
+    )
+    assert line.endswith("Sharpe 1.20 where chosen, – on the other half.")
+    unknown = {"probability": None, "left_out": "two trials have no returns."}
+    assert replace(found, manifest={"overfitting": unknown}).overfitting_lines() == [
+        "probability of overfitting: not known. two trials have no returns."
+    ]
+    directory.update_manifest(overfitting=figures)
+    _print_results(directory, SweepResults.of(directory), as_json=False)
+    assert line in capsys.readouterr().out
 
 
 def test_a_sweep_without_trials_has_an_empty_table(directory, small_yaml):
