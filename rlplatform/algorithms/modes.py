@@ -23,5 +23,6 @@ def check_modes(training: Any, model: EncoderConfig) -> None:
     if isinstance(model, HierarchicalConfig) and training.algorithm in WITHOUT_MODES:
         raise ConfigError(
             f"model.kind = hierarchical with training.algorithm = {training.algorithm}: a mixture of modes has no "
-            "reparameterised samples and is no table of action values. Use ppo, differentiable, bc or marwil, or model.kind: mlp."
+            "reparameterised samples and is no table of action values. Use ppo, differentiable, bc or marwil, or "
+            "model.kind: mlp."
         )
