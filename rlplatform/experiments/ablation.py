@@ -18,7 +18,7 @@ from rlplatform.evaluation.metrics import summarize
 from rlplatform.evaluation.track import Track
 from rlplatform.experiments.ablation_config import Ablation, AblationDirectory
 from rlplatform.experiments.config import ExperimentConfig
-from rlplatform.experiments.experiment import checked_market
+from rlplatform.experiments.experiment import check_training, checked_market
 from rlplatform.experiments.feature_building import build_features
 from rlplatform.experiments.judging import backtest
 from rlplatform.experiments.market import Market, prepare_market
@@ -51,7 +51,12 @@ def new_ablation(ablation: Ablation) -> AblationDirectory:
     Raises:
         ConfigError, MarketDataError: the settings do not suit each other or the prices.
     """
-    checked_market(ablation.base)
+    base = ablation.base
+    market = checked_market(base)
+    for arm in ablation.ablation.arms:
+        config = ablation.config_for(arm)
+        if (config.data, config.features) == (base.data, base.features):  # the others' forecasts are not there yet
+            check_training(config, market)
     return AblationDirectory.create(ablation)
 
 

@@ -65,6 +65,16 @@ def checked_market(config: ExperimentConfig) -> Market:
     """
     Place.of(config.results_dir)
     market = prepare_market(config)
+    check_training(config, market)
+    return market
+
+
+def check_training(config: ExperimentConfig, market: Market) -> None:
+    """Whether the settings suit each other and this market.
+
+    Raises:
+        ConfigError: they do not.
+    """
     env = training_env(config, market.tape)
     bound_model(config, market.tape)
     if isinstance(config.training, DifferentiableTrainingConfig):
@@ -75,7 +85,6 @@ def checked_market(config: ExperimentConfig) -> Market:
         check_dataset_fits(config, env)
     check_pretraining(config)
     check_judging(config, market.tape.symbols)
-    return market
 
 
 def resumed_job(path: Path, overrides: Sequence[str] = ()) -> Job:

@@ -100,6 +100,14 @@ def test_arms_differ_in_what_they_name_and_in_nothing_else(ablated):
     assert result.tracks["test"]["technical"][3].returns.tolist() != result.tracks["test"]["technical"][4].returns.tolist()
 
 
+def test_an_arm_that_does_not_suit_the_market_is_refused_before_anything_is_trained(tmp_path):
+    hidden = "{env.constraints: {turnover: 0.1}, training: {algorithm: differentiable, account: hidden}}"
+    block = f"arms: {{weights: {{}}, hidden: {hidden}}}"
+    with pytest.raises(ConfigError, match="account"):
+        new_ablation(load_ablation(write(tmp_path, block)))
+    assert not (tmp_path / "results").exists()
+
+
 def test_the_forecasts_of_an_arm_lie_in_the_store_before_it_trains(ablated):
     directory, _ = ablated
     store = directory.path.parent.parent / "store"
