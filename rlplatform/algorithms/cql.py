@@ -11,12 +11,14 @@ import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from torch import Tensor, nn
 
+from envs.accounts import TradingTask
 from rlplatform.algorithms.offline_data import RegisteredEpisodes
 from rlplatform.algorithms.q_learner import (
     QLearner,
     QTrainingConfig,
     bellman_target,
     build_for_weights,
+    check_for_weights,
     policy_parameters,
 )
 from rlplatform.models.config import ModelConfig
@@ -57,10 +59,16 @@ class CQLTrainingConfig(QTrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check("conservatism", self.conservatism >= 0, "0 or more")
-        self._check("num_proposals", self.num_proposals >= 1, "at least 1")
-        self._check("cloning_steps", self.cloning_steps >= 0, "0 or more")
-        self._check("initial_alpha", self.initial_alpha > 0, "above 0")
+        self.expect("conservatism", self.conservatism >= 0, "0 or more")
+        self.expect("num_proposals", self.num_proposals >= 1, "at least 1")
+        self.expect("cloning_steps", self.cloning_steps >= 0, "0 or more")
+        self.expect("initial_alpha", self.initial_alpha > 0, "above 0")
+
+    def check(self, model: ModelConfig, task: TradingTask) -> None:
+        check_for_weights(self, model, len(task.observation_names), task.action_space)
+
+    def build(self, model: ModelConfig, data: RegisteredEpisodes, seed: int) -> AlgorithmConfig:
+        return build_cql(self, model, data, seed)
 
 
 def build_cql(training: CQLTrainingConfig, model: ModelConfig, data: RegisteredEpisodes, seed: int = 0) -> AlgorithmConfig:

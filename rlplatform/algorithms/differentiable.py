@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
 import gymnasium as gym
 import torch
 
 from envs.accounts import TradingTask
 from envs.errors import ConfigError
-from rlplatform.algorithms.ppo import Schedule, checked_schedule
 from rlplatform.algorithms.pretraining import PretrainConfig
+from rlplatform.algorithms.schedules import Schedule, checked_schedule
+from rlplatform.algorithms.settings import AlgorithmSettings
 from rlplatform.models.config import ModelConfig
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class DifferentiableTrainingConfig:
+class DifferentiableTrainingConfig(AlgorithmSettings):
     """Gradient ascent on the reward itself, through the ledger: no critic, no exploration, no sampled actions.
 
         maximise  J(θ) = mean over accounts and bars of R(s_t, a_t),   a_t = mode of π_θ(· | o_t),    s_{t+1} = ledger(s_t, a_t)
@@ -56,6 +56,9 @@ class DifferentiableTrainingConfig:
         pretrain: start from an earlier run's policy instead of random weights, and stay near it while `kl_coeff` lasts.
     """
 
+    unit = "env_steps"
+    takes_pretraining = True
+
     algorithm: Literal["differentiable"] = "differentiable"
     total_env_steps: int = 200_000
     window: int = 32
@@ -77,69 +80,61 @@ class DifferentiableTrainingConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "learning_rate", checked_schedule("learning_rate", self.learning_rate))
         for name in ("total_env_steps", "window", "num_envs", "updates_per_iteration", "num_threads", "metrics_window"):
-            _check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
-        _check("weight_decay", self.weight_decay, self.weight_decay >= 0, "0 or more")
-        _check("grad_clip", self.grad_clip, self.grad_clip is None or self.grad_clip > 0, "above 0, or null for none")
-        _check("block_bars", self.block_bars, self.block_bars is None or self.block_bars >= 2, "at least 2 bars, or null")
+            self.expect(name, getattr(self, name) >= 1, "at least 1")
+        self.expect("weight_decay", self.weight_decay >= 0, "0 or more")
+        self.expect("grad_clip", self.grad_clip is None or self.grad_clip > 0, "above 0, or null for none")
+        self.expect("block_bars", self.block_bars is None or self.block_bars >= 2, "at least 2 bars, or null")
         shares = self.num_learners >= 0 and self.num_envs % max(1, self.num_learners) == 0
-        _check("num_learners", self.num_learners, shares, f"0 or more, dividing num_envs = {self.num_envs}")
+        self.expect("num_learners", shares, f"0 or more, dividing num_envs = {self.num_envs}")
         if self.estimator == "grpo":
             size, learners = self.group_size, max(1, self.num_learners)
             whole = size >= 2 and self.num_envs % (size * learners) == 0
-            _check("group_size", size, whole, f"at least 2, whole groups of num_envs = {self.num_envs} for every learner")
-            _check("account", self.account, self.account != "hidden", "gradient or given: grpo steps bar by bar")
+            self.expect("group_size", whole, f"at least 2, whole groups of num_envs = {self.num_envs} for every learner")
+            self.expect("account", self.account != "hidden", "gradient or given: grpo steps bar by bar")
         if self.pretrain is not None and self.pretrain.mix_coeff > 0:
             raise ConfigError(
                 f"training.pretrain.mix_coeff = {self.pretrain.mix_coeff}: the differentiable trainer reads no logged rows. "
                 "Set it to 0; pretrain.kl_coeff keeps the policy near the earlier one."
             )
 
-    @property
-    def length(self) -> int:
-        """Of the training [env steps]."""
-        return self.total_env_steps
+    def check(self, model: ModelConfig, task: TradingTask) -> None:
+        """Weights must be a differentiable function of actions.
+
+        Raises:
+            ConfigError: actions are numbered choices; or an account that cannot be hidden is.
+        """
+        if self.account == "hidden":
+            if not (task.config.guards is task.config.shutdown is task.config.constraints is None):
+                raise ConfigError(
+                    "training.account = hidden takes a window in one pass, but env.guards, env.shutdown and env.constraints "
+                    "follow the account bar by bar. Leave them out, or use training.account = gradient."
+                )
+            if not model.normalize_observations:
+                raise ConfigError(
+                    "training.account = hidden hides columns in the normaliser; model.normalize_observations = false has none."
+                )
+        if self.estimator == "grpo" and (task.config.guards is not None or task.config.shutdown is not None):
+            raise ConfigError(
+                "training.estimator = grpo copies accounts, and not their env.guards or env.shutdown. Leave these out."
+            )
+        if isinstance(task.action_space, gym.spaces.Discrete) and self.estimator == "pathwise":
+            raise ConfigError(
+                f"training.algorithm = differentiable needs weights that follow the action smoothly; {task.config.id} chooses "
+                f"one of {task.action_space.n} numbered actions. Use ppo, or training.estimator: grpo, or Portfolio-v0."
+            )
 
     @property
-    def num_processes(self) -> int:
-        """Remote learners."""
-        return self.num_learners
+    def needs_ray(self) -> bool:
+        """Learners of their own are Ray actors; in this process there is no need of it."""
+        return self.num_learners > 0
+
+    def passes(self, done: int) -> int:
+        return 3 * done
 
     @property
     def batch_size(self) -> int:
         """Env steps of one update."""
         return self.window * self.num_envs
-
-
-def check_differentiable(training: DifferentiableTrainingConfig, model: ModelConfig, task: TradingTask) -> None:
-    """Whether this training suits the task: weights must be a differentiable function of actions.
-
-    Raises:
-        ConfigError: actions are numbered choices; or an account that cannot be hidden is.
-    """
-    if training.account == "hidden":
-        if not (task.config.guards is task.config.shutdown is task.config.constraints is None):
-            raise ConfigError(
-                "training.account = hidden takes a window in one pass, but env.guards, env.shutdown and env.constraints follow "
-                "the account bar by bar. Leave them out, or use training.account = gradient."
-            )
-        if task.config.constraints is not None and task.config.constraints.turnover is not None:
-            raise ConfigError(
-                "training.account = hidden takes a window in one pass, but env.constraints.turnover counts from what is held "
-                "at each bar. Leave the budget out, or use training.account = gradient."
-            )
-        if not model.normalize_observations:
-            raise ConfigError(
-                "training.account = hidden hides columns in the normaliser; model.normalize_observations = false has none."
-            )
-    if training.estimator == "grpo" and (task.config.guards is not None or task.config.shutdown is not None):
-        raise ConfigError(
-            "training.estimator = grpo copies accounts, and not their env.guards or env.shutdown. Leave these out."
-        )
-    if isinstance(task.action_space, gym.spaces.Discrete) and training.estimator == "pathwise":
-        raise ConfigError(
-            f"training.algorithm = differentiable needs weights that follow the action smoothly; {task.config.id} chooses one "
-            f"of {task.action_space.n} numbered actions. Use ppo, or training.estimator: grpo, or Portfolio-v0."
-        )
 
 
 def learner_device(training: DifferentiableTrainingConfig) -> str:
@@ -151,18 +146,3 @@ def learner_device(training: DifferentiableTrainingConfig) -> str:
     if training.device == "cuda":
         logger.warning("training.device = cuda, but torch sees no GPU here; training goes on on the CPU.")
     return "cpu"
-
-
-def scheduled(value: float | Schedule, env_steps: int) -> float:
-    """A schedule's value: linear between its points, constant after the last."""
-    if isinstance(value, float):
-        return value
-    for (start, low), (end, high) in pairwise(value):
-        if env_steps < end:
-            return low + (high - low) * (env_steps - start) / (end - start)
-    return value[-1][1]
-
-
-def _check(name: str, value: Any, holds: bool, expected: str) -> None:
-    if not holds:
-        raise ConfigError(f"training.{name} = {value}; expected {expected}.")

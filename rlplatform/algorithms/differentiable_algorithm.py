@@ -12,7 +12,7 @@ import ray
 from ray.exceptions import RayTaskError
 
 from envs.accounts import TradingTask
-from rlplatform.algorithms.differentiable import DifferentiableTrainingConfig, check_differentiable
+from rlplatform.algorithms.differentiable import DifferentiableTrainingConfig
 from rlplatform.algorithms.differentiable_learner import DifferentiableLearner, Figures, mean_figures
 from rlplatform.algorithms.differentiable_workers import LearnerProcess
 from rlplatform.algorithms.state_tree import read_tree, write_tree
@@ -45,7 +45,7 @@ class DifferentiableAlgorithm:
         seed: int,
         env_id: str,
     ) -> None:
-        check_differentiable(training, model, task)
+        training.check(model, task)
         self._training, self._env_id, self._seed = training, env_id, seed
         self._episodes: deque[Figures] = deque(maxlen=training.metrics_window)
         settings = (training, model, task, rows, seed)

@@ -15,11 +15,12 @@ from torch import Generator, Tensor
 from envs.accounts import TradingTask
 from envs.errors import ConfigError
 from envs.normalizer import ObservationNormalizer
-from rlplatform.algorithms.differentiable import DifferentiableTrainingConfig, learner_device, scheduled
+from rlplatform.algorithms.differentiable import DifferentiableTrainingConfig, learner_device
 from rlplatform.algorithms.differentiable_blind import BlindWindows
 from rlplatform.algorithms.differentiable_group import GroupWindows
 from rlplatform.algorithms.differentiable_windows import MarketWindows, Window
 from rlplatform.algorithms.pretraining import Anchor, anchor_settings
+from rlplatform.algorithms.schedules import scheduled
 from rlplatform.models.actor_critic import ActorCritic
 from rlplatform.models.config import ModelConfig
 from rlplatform.models.heads import head_for

@@ -11,6 +11,7 @@ import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from torch import Tensor, nn
 
+from envs.accounts import TradingTask
 from envs.errors import ConfigError
 from rlplatform.algorithms.offline_data import RegisteredEpisodes
 from rlplatform.algorithms.q_learner import (
@@ -50,8 +51,14 @@ class DiscreteCQLTrainingConfig(QTrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check("conservatism", self.conservatism >= 0, "0 or more")
-        self._check("temperature", self.temperature > 0, "above 0")
+        self.expect("conservatism", self.conservatism >= 0, "0 or more")
+        self.expect("temperature", self.temperature > 0, "above 0")
+
+    def check(self, model: ModelConfig, task: TradingTask) -> None:
+        _check_numbered(task.action_space)
+
+    def build(self, model: ModelConfig, data: RegisteredEpisodes, seed: int) -> AlgorithmConfig:
+        return build_discrete_cql(self, model, data, seed)
 
 
 def build_discrete_cql(
@@ -67,12 +74,15 @@ def build_discrete_cql(
     Raises:
         ConfigError: actions that have no numbers.
     """
-    if not isinstance(data.action_space, gym.spaces.Discrete):
-        raise ConfigError(
-            f"training.algorithm = discrete_cql needs numbered actions; the dataset has {data.action_space}. "
-            "Use cql or iql for weights."
-        )
+    _check_numbered(data.action_space)
     return build_offline_q(training, data, seed, DiscreteCQLLearner, q_module_spec(DiscreteQModule, model))
+
+
+def _check_numbered(action_space: gym.Space) -> None:
+    if not isinstance(action_space, gym.spaces.Discrete):
+        raise ConfigError(
+            f"training.algorithm = discrete_cql needs numbered actions; they are {action_space}. Use cql or iql for weights."
+        )
 
 
 class DiscreteCQLLearner(QLearner):

@@ -11,7 +11,6 @@ from ray.rllib.algorithms.bc import BC, BCConfig
 from ray.rllib.algorithms.marwil import MARWIL, MARWILConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
 
-from envs.errors import ConfigError
 from rlplatform.algorithms.callbacks import SetThreads
 from rlplatform.algorithms.imitation_learner import (
     BETA,
@@ -23,7 +22,8 @@ from rlplatform.algorithms.imitation_learner import (
     MonteCarloMARWILLearner,
 )
 from rlplatform.algorithms.offline_data import RegisteredEpisodes, use_episodes
-from rlplatform.algorithms.offline_learner import CountedInGradientSteps, OfflineTraining
+from rlplatform.algorithms.offline_learner import OfflineTraining
+from rlplatform.algorithms.settings import OfflineSettings
 from rlplatform.models.actor_critic import ActorCritic
 from rlplatform.models.config import ModelConfig, model_config_from
 from rlplatform.models.heads import head_for
@@ -34,7 +34,7 @@ _WEIGHTS = "actor_critic."
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImitationTrainingConfig(CountedInGradientSteps):
+class ImitationTrainingConfig(OfflineSettings):
     """What BC and MARWIL share.
 
     Attributes:
@@ -63,11 +63,11 @@ class ImitationTrainingConfig(CountedInGradientSteps):
 
     def __post_init__(self) -> None:
         for name in ("gradient_steps", "steps_per_iteration", "batch_size", "num_threads"):
-            _check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
+            self.expect(name, getattr(self, name) >= 1, "at least 1")
         for name in ("entropy_coeff", "num_learners", "num_gpus_per_learner"):
-            _check(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
-        _check("learning_rate", self.learning_rate, self.learning_rate > 0, "above 0")
-        _check("grad_clip", self.grad_clip, self.grad_clip is None or self.grad_clip > 0, "above 0, or null for none")
+            self.expect(name, getattr(self, name) >= 0, "0 or more")
+        self.expect("learning_rate", self.learning_rate > 0, "above 0")
+        self.expect("grad_clip", self.grad_clip is None or self.grad_clip > 0, "above 0, or null for none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +75,9 @@ class BCTrainingConfig(ImitationTrainingConfig):
     """Behaviour cloning: maximum likelihood of the logged actions (Pomerleau 1991). The critic stays untrained."""
 
     algorithm: Literal["bc"] = "bc"
+
+    def build(self, model: ModelConfig, data: RegisteredEpisodes, seed: int) -> BCConfig:
+        return build_bc(self, model, data, seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,11 +108,14 @@ class MARWILTrainingConfig(ImitationTrainingConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("beta", "value_coeff"):
-            _check(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
-        _check("gamma", self.gamma, 0 <= self.gamma <= 1, "a discount in [0, 1]")
-        _check("max_weight", self.max_weight, self.max_weight is None or self.max_weight >= 1, "at least 1, or null for none")
-        _check("norm_start", self.norm_start, self.norm_start is None or self.norm_start > 0, "above 0, or null")
-        _check("norm_update_rate", self.norm_update_rate, 0 <= self.norm_update_rate <= 1, "a number in [0, 1]")
+            self.expect(name, getattr(self, name) >= 0, "0 or more")
+        self.expect("gamma", 0 <= self.gamma <= 1, "a discount in [0, 1]")
+        self.expect("max_weight", self.max_weight is None or self.max_weight >= 1, "at least 1, or null for none")
+        self.expect("norm_start", self.norm_start is None or self.norm_start > 0, "above 0, or null")
+        self.expect("norm_update_rate", 0 <= self.norm_update_rate <= 1, "a number in [0, 1]")
+
+    def build(self, model: ModelConfig, data: RegisteredEpisodes, seed: int) -> MARWILConfig:
+        return build_marwil(self, model, data, seed)
 
 
 class FastBC(OfflineTraining, BC):
@@ -179,8 +185,3 @@ def offline_policy(algorithm: Algorithm, env_id: str) -> Policy:
     network = ActorCritic(model, int(config.observation_space.shape[0]), head_for(config.action_space))
     network.load_state_dict(weights)
     return Policy(network, algorithm.offline_data.normalizer, env_id)
-
-
-def _check(name: str, value: Any, holds: bool, expected: str) -> None:
-    if not holds:
-        raise ConfigError(f"training.{name} = {value}; expected {expected}.")

@@ -10,12 +10,14 @@ import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from torch import Tensor, nn
 
+from envs.accounts import TradingTask
 from rlplatform.algorithms.offline_data import RegisteredEpisodes
 from rlplatform.algorithms.q_learner import (
     QLearner,
     QTrainingConfig,
     bellman_target,
     build_for_weights,
+    check_for_weights,
     policy_parameters,
 )
 from rlplatform.models.config import ModelConfig
@@ -41,9 +43,15 @@ class IQLTrainingConfig(QTrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check("expectile", 0 < self.expectile < 1, "a number in (0, 1), usually 0.7 to 0.9")
-        self._check("beta", self.beta > 0, "above 0, usually 1 to 10")
-        self._check("max_weight", self.max_weight > 0, "above 0, usually 100")
+        self.expect("expectile", 0 < self.expectile < 1, "a number in (0, 1), usually 0.7 to 0.9")
+        self.expect("beta", self.beta > 0, "above 0, usually 1 to 10")
+        self.expect("max_weight", self.max_weight > 0, "above 0, usually 100")
+
+    def check(self, model: ModelConfig, task: TradingTask) -> None:
+        check_for_weights(self, model, len(task.observation_names), task.action_space)
+
+    def build(self, model: ModelConfig, data: RegisteredEpisodes, seed: int) -> AlgorithmConfig:
+        return build_iql(self, model, data, seed)
 
 
 def build_iql(training: IQLTrainingConfig, model: ModelConfig, data: RegisteredEpisodes, seed: int = 0) -> AlgorithmConfig:

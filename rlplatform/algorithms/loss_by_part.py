@@ -11,7 +11,8 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from torch import Tensor, nn
 
-from rlplatform.algorithms.ppo import TRAINING, Schedule, rllib_schedule
+from rlplatform.algorithms.ppo import TRAINING
+from rlplatform.algorithms.schedules import Schedule, rllib_schedule
 from rlplatform.models.q_module import QModule
 
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from envs.errors import ConfigError
+from rlplatform.algorithms.settings import AlgorithmSettings
 from rlplatform.models.encoder import EncoderConfig
 from rlplatform.models.hierarchical import HierarchicalConfig
 
-WITHOUT_MODES = ("tqc", "cql", "iql", "discrete_cql")
 
-
-def check_modes(training: Any, model: EncoderConfig) -> None:
+def check_modes(training: AlgorithmSettings, model: EncoderConfig) -> None:
     """Whether this algorithm asks no more of the action distribution than a mixture has: samples and their density.
 
     Args:
@@ -20,7 +17,7 @@ def check_modes(training: Any, model: EncoderConfig) -> None:
     Raises:
         ConfigError: it differentiates through samples, or reads the policy layer as action values.
     """
-    if isinstance(model, HierarchicalConfig) and training.algorithm in WITHOUT_MODES:
+    if isinstance(model, HierarchicalConfig) and not training.takes_modes:
         raise ConfigError(
             f"model.kind = hierarchical with training.algorithm = {training.algorithm}: a mixture of modes has no "
             "reparameterised samples and is no table of action values. Use ppo, differentiable, bc or marwil, or "

@@ -29,23 +29,6 @@ POSITION = "minibatches_taken"
 REPLAY_SEQUENCES = 4_096  # at once; bounds the memory of a replay
 
 
-class CountedInGradientSteps:
-    """What a training loop asks of an offline algorithm's settings."""
-
-    gradient_steps: int
-    num_learners: int
-
-    @property
-    def length(self) -> int:
-        """Of the training [gradient steps]."""
-        return self.gradient_steps
-
-    @property
-    def num_processes(self) -> int:
-        """Remote learners."""
-        return self.num_learners
-
-
 class OfflineTraining(RestorableOffline):
     """Put before an offline Algorithm of RLlib: `class FastMARWIL(OfflineTraining, MARWIL)`.
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict, dataclass
-from itertools import pairwise
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
@@ -18,6 +17,8 @@ from rlplatform.algorithms.exploration import EXPLORATION, ExplorationConfig
 from rlplatform.algorithms.learner import ResumablePPOLearner
 from rlplatform.algorithms.pretraining import PRETRAINED, PretrainConfig, anchor_settings
 from rlplatform.algorithms.sampling import set_sampling
+from rlplatform.algorithms.schedules import Schedule, checked_schedule, rllib_schedule
+from rlplatform.algorithms.settings import AlgorithmSettings
 from rlplatform.algorithms.tail_risk import TAIL_RISK, check_tail_risk, tail_risk_settings
 from rlplatform.algorithms.vector_env_runner import VectorEnvRunner
 from rlplatform.algorithms.vector_learner import VectorPPOLearner
@@ -28,11 +29,10 @@ from rlplatform.models.rl_module import module_settings, module_spec
 logger = logging.getLogger(__name__)
 
 TRAINING = "training"
-Schedule = tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PPOTrainingConfig:
+class PPOTrainingConfig(AlgorithmSettings):
     """Proximal Policy Optimization (Schulman et al. 2017), clipped form; the base of an algorithm of one's own.
 
     A value that takes a schedule is a number, or points `((0, a), (env_steps, b), ...)`: linear between them, constant
@@ -72,11 +72,11 @@ class PPOTrainingConfig:
             0 is plain PPO. The tail is that of the reward as configured: take log_growth, not excess_log_growth.
         exploration: ties the entropy bonus of each step to the account's drawdown; fast path only, stock RLlib's loss has one
             weight for all steps.
-        figures: further numbers that the learner logs and `metrics.jsonl` shall show.
     """
 
-    figures: ClassVar[tuple[str, ...]] = ()
-    takes_quantile_critic: ClassVar[bool] = True
+    unit = "env_steps"
+    takes_pretraining = True
+    takes_quantile_critic = True
 
     algorithm: Literal["ppo"] = "ppo"
     total_env_steps: int = 1_000_000
@@ -111,19 +111,19 @@ class PPOTrainingConfig:
         for name in ("learning_rate", "entropy_coeff"):
             object.__setattr__(self, name, checked_schedule(name, getattr(self, name)))
         for name in _AT_LEAST_ONE:
-            _check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
+            self.expect(name, getattr(self, name) >= 1, "at least 1")
         for name in ("num_env_runners", "num_learners", "num_gpus_per_learner"):
-            _check(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
-        _check("gamma", self.gamma, 0 <= self.gamma <= 1, "a discount in [0, 1]")
-        _check("gae_lambda", self.gae_lambda, 0 <= self.gae_lambda <= 1, "a number in [0, 1]")
-        _check("clip", self.clip, 0 < self.clip < 1, "a number in (0, 1), usually 0.2")
-        _check("value_coeff", self.value_coeff, self.value_coeff >= 0, "0 or more")
+            self.expect(name, getattr(self, name) >= 0, "0 or more")
+        self.expect("gamma", 0 <= self.gamma <= 1, "a discount in [0, 1]")
+        self.expect("gae_lambda", 0 <= self.gae_lambda <= 1, "a number in [0, 1]")
+        self.expect("clip", 0 < self.clip < 1, "a number in (0, 1), usually 0.2")
+        self.expect("value_coeff", self.value_coeff >= 0, "0 or more")
         for name in ("value_clip", "grad_clip"):
             limit = getattr(self, name)
-            _check(name, limit, limit is None or limit > 0, "above 0, or null for none")
-        _check("kl_target", self.kl_target, self.kl_target > 0, "above 0")
-        _check("cvar_alpha", self.cvar_alpha, 0 < self.cvar_alpha <= 1, "a share of the returns in (0, 1], usually 0.05")
-        _check("cvar_weight", self.cvar_weight, 0 <= self.cvar_weight <= 1, "a weight in [0, 1]")
+            self.expect(name, limit is None or limit > 0, "above 0, or null for none")
+        self.expect("kl_target", self.kl_target > 0, "above 0")
+        self.expect("cvar_alpha", 0 < self.cvar_alpha <= 1, "a share of the returns in (0, 1], usually 0.05")
+        self.expect("cvar_weight", 0 <= self.cvar_weight <= 1, "a weight in [0, 1]")
         if self.pretrain is not None and self.pretrain.kl_coeff + self.pretrain.mix_coeff > 0 and not self.fast:
             raise ConfigError(
                 "training.pretrain.kl_coeff and mix_coeff need the fast path. Set them to 0, or training.fast to true."
@@ -152,20 +152,14 @@ class PPOTrainingConfig:
         """RLlib's config for this training, see `build_ppo`."""
         return build_ppo(self, model, env_name, seed=seed)
 
+    def passes(self, done: int) -> int:
+        """One forward for each sampled step, forward and backward in each epoch."""
+        return done * (1 + 3 * self.num_epochs)
+
     @property
     def learner_class(self) -> type[ResumablePPOLearner]:
         """Computes the loss; it finds these settings, as a dict, in `self.config.learner_config_dict["training"]`."""
         return VectorPPOLearner if self.fast else ResumablePPOLearner
-
-    @property
-    def length(self) -> int:
-        """Of the training [env steps]."""
-        return self.total_env_steps
-
-    @property
-    def num_processes(self) -> int:
-        """Remote runners and learners."""
-        return self.num_env_runners + self.num_learners
 
     @property
     def batch_size(self) -> int:
@@ -267,26 +261,3 @@ def _set_learning(config: PPOConfig, training: PPOTrainingConfig, model: ModelCo
     if model.critic is not None:
         settings[TAIL_RISK] = tail_risk_settings(training, model)
     config.training(learner_config_dict=settings)
-
-
-def rllib_schedule(value: float | Schedule) -> float | list[list[float]]:
-    """A number or a schedule in RLlib's form."""
-    return value if isinstance(value, int | float) else [[int(step), y] for step, y in value]
-
-
-def _check(name: str, value: Any, holds: bool, expected: str) -> None:
-    if not holds:
-        raise ConfigError(f"training.{name} = {value}; expected {expected}.")
-
-
-def checked_schedule(name: str, value: Any) -> float | Schedule:
-    """A setting that is a number, or points of a schedule; as floats."""
-    if isinstance(value, int | float):
-        _check(name, value, value >= 0, "0 or more")
-        return float(value)
-    points = tuple((float(step), float(y)) for step, y in value)
-    steps = [step for step, _ in points]
-    rising = all(earlier < later for earlier, later in pairwise(steps))
-    ok = len(points) >= 2 and steps[0] == 0 and rising and all(y >= 0 for _, y in points)
-    _check(name, value, ok, "a number, or at least two points [env_steps, value] from step 0 on, steps rising, values ≥ 0")
-    return points

@@ -22,9 +22,9 @@ from rlplatform.algorithms.callbacks import SetThreads
 from rlplatform.algorithms.loss_by_part import TRAINING, LossByPart
 from rlplatform.algorithms.offline_data import RegisteredEpisodes, use_episodes
 from rlplatform.algorithms.offline_defects import SlowCopiesEachGradientStep
-from rlplatform.algorithms.offline_learner import CountedInGradientSteps, MinibatchLearner, OfflineTraining
+from rlplatform.algorithms.offline_learner import MinibatchLearner, OfflineTraining
+from rlplatform.algorithms.settings import OfflineSettings
 from rlplatform.models.config import ModelConfig
-from rlplatform.models.mlp import MLPConfig
 from rlplatform.models.policy import Policy
 from rlplatform.models.q_critics import as_logits
 from rlplatform.models.q_module import REWARD_SCALE, QModule, q_module_spec
@@ -33,7 +33,7 @@ TEMPERATURE = "temperature"
 
 
 @dataclass(frozen=True, kw_only=True)
-class QTrainingConfig(CountedInGradientSteps):
+class QTrainingConfig(OfflineSettings):
     """What every algorithm with action values has. Rewards are divided by their standard deviation in the data first, so
     that weights and temperatures mean the same on every market; exported values are in the rewards' own unit again.
 
@@ -50,6 +50,8 @@ class QTrainingConfig(CountedInGradientSteps):
         num_threads: torch threads of a local learner.
     """
 
+    takes_modes = False
+
     gradient_steps: int = 20_000
     batch_size: int = 512
     steps_per_iteration: int = 500
@@ -63,18 +65,14 @@ class QTrainingConfig(CountedInGradientSteps):
 
     def __post_init__(self) -> None:
         for name in ("gradient_steps", "batch_size", "steps_per_iteration", "num_threads"):
-            self._check(name, getattr(self, name) >= 1, "at least 1")
+            self.expect(name, getattr(self, name) >= 1, "at least 1")
         for name in ("learning_rate", "critic_learning_rate"):
-            self._check(name, getattr(self, name) > 0, "above 0")
-        self._check("gamma", 0 <= self.gamma <= 1, "a discount in [0, 1]")
-        self._check("tau", 0 < self.tau <= 1, "a share in (0, 1], usually 0.005")
-        self._check("grad_clip", self.grad_clip is None or self.grad_clip > 0, "above 0, or null for none")
+            self.expect(name, getattr(self, name) > 0, "above 0")
+        self.expect("gamma", 0 <= self.gamma <= 1, "a discount in [0, 1]")
+        self.expect("tau", 0 < self.tau <= 1, "a share in (0, 1], usually 0.005")
+        self.expect("grad_clip", self.grad_clip is None or self.grad_clip > 0, "above 0, or null for none")
         # Gradients are taken part by part, which torch's data-parallel wrapper does not average.
-        self._check("num_learners", self.num_learners in (0, 1), "0 (this process) or 1 (a remote one)")
-
-    def _check(self, name: str, holds: bool, expected: str) -> None:
-        if not holds:
-            raise ConfigError(f"training.{name} = {getattr(self, name)}; expected {expected}.")
+        self.expect("num_learners", self.num_learners in (0, 1), "0 (this process) or 1 (a remote one)")
 
 
 class OfflineQConfig(AlgorithmConfig):
@@ -144,7 +142,7 @@ def build_for_weights(
     """RLlib's config for CQL or IQL, which value single transitions of weights; `.build_algo()` starts it.
 
     Args:
-        model: without memory; its layers are also the critics'.
+        model: without memory; its kind and sizes are also the critics'.
         data: from `register_episodes` or `register_shards`.
         seed: of the order of minibatches and of torch.
         settings: of the module.
@@ -152,17 +150,26 @@ def build_for_weights(
     Raises:
         ConfigError: a model with memory, or numbered actions.
     """
-    if not isinstance(model, MLPConfig):
+    check_for_weights(training, model, data.observation_space.shape[0], data.action_space)
+    return build_offline_q(training, data, seed, learner_class, q_module_spec(module_class, model, **settings))
+
+
+def check_for_weights(training: QTrainingConfig, model: ModelConfig, obs_size: int, action_space: gym.Space) -> None:
+    """Whether CQL or IQL can value actions of that space with that model.
+
+    Raises:
+        ConfigError: a model with memory, or numbered actions.
+    """
+    if isinstance(action_space, gym.spaces.Discrete):
         raise ConfigError(
-            f"training.algorithm = {training.algorithm} has no memory; model.kind = {model.kind!r}. "
-            "Use model.kind: mlp, or discrete_cql, bc or marwil with memory."
-        )
-    if not isinstance(data.action_space, gym.spaces.Box):
-        raise ConfigError(
-            f"training.algorithm = {training.algorithm} needs weights; the dataset has {data.action_space}. "
+            f"training.algorithm = {training.algorithm} needs weights; the actions are {action_space}. "
             "Use discrete_cql for numbered actions."
         )
-    return build_offline_q(training, data, seed, learner_class, q_module_spec(module_class, model, **settings))
+    if model.encoder(obs_size).state_size:
+        raise ConfigError(
+            f"training.algorithm = {training.algorithm} values single transitions; model.kind = {model.kind!r} has memory. "
+            "Use mlp, or gnn with model.memory: none; with memory bc, marwil or discrete_cql."
+        )
 
 
 def build_offline_q(

@@ -123,13 +123,13 @@ def check_tail_risk(training: Any, model: EncoderConfig) -> None:
     """
     weight, critic = getattr(training, "cvar_weight", 0.0), model.critic
     if critic is None:
-        if weight > 0 and getattr(training, "takes_quantile_critic", False):  # TQC's critics know it by themselves
+        if weight > 0 and training.takes_quantile_critic:  # TQC's critics know it by themselves
             raise ConfigError(
                 f"training.cvar_weight = {weight} needs the distribution of returns, and the critic knows their mean only. "
                 "Set model.critic: {kind: quantile}, or training.cvar_weight to 0."
             )
         return
-    if not getattr(training, "takes_quantile_critic", False):
+    if not training.takes_quantile_critic:
         raise ConfigError(f"model.critic is for PPO; training.algorithm = {training.algorithm}. Leave model.critic out.")
     if not training.fast:
         raise ConfigError(

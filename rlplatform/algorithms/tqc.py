@@ -11,12 +11,14 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
+from envs.accounts import TradingTask
 from envs.errors import ConfigError
 from rlplatform.algorithms.callbacks import EpisodeTerms, SetThreads
 from rlplatform.algorithms.loss_by_part import TRAINING
-from rlplatform.algorithms.ppo import Schedule, checked_schedule
 from rlplatform.algorithms.rollout_training import RolloutTraining
 from rlplatform.algorithms.sampling import set_sampling
+from rlplatform.algorithms.schedules import Schedule, checked_schedule
+from rlplatform.algorithms.settings import AlgorithmSettings
 from rlplatform.algorithms.tqc_learner import TQCLearner
 from rlplatform.algorithms.transitions import ReplayEnvRunner, Transitions
 from rlplatform.models.config import ModelConfig
@@ -25,7 +27,7 @@ from rlplatform.models.tqc_module import CRITIC_LAYERS, NUM_CRITICS, QUANTILES, 
 
 
 @dataclass(frozen=True, kw_only=True)
-class TQCTrainingConfig:
+class TQCTrainingConfig(AlgorithmSettings):
     """Truncated quantile critics (Kuznetsov et al. 2020): soft actor-critic with a distribution of returns, for weights.
 
     Rewards are divided by their standard deviation in the first transitions, so that temperatures mean the same on every
@@ -69,6 +71,9 @@ class TQCTrainingConfig:
         metrics_window: episodes over which returns are averaged.
     """
 
+    unit = "env_steps"
+    takes_modes = False
+
     algorithm: Literal["tqc"] = "tqc"
     total_env_steps: int = 200_000
     num_env_runners: int = 0
@@ -103,36 +108,52 @@ class TQCTrainingConfig:
             object.__setattr__(self, name, checked_schedule(name, getattr(self, name)))
         object.__setattr__(self, "critic_layers", tuple(self.critic_layers))
         for name in _AT_LEAST_ONE:
-            self._check(name, getattr(self, name) >= 1, "at least 1")
+            self.expect(name, getattr(self, name) >= 1, "at least 1")
         for name in ("num_env_runners", "burn_in", "huber"):
-            self._check(name, getattr(self, name) >= 0, "0 or more")
-        self._check("gamma", 0 <= self.gamma <= 1, "a discount in [0, 1]")
-        self._check("tau", 0 < self.tau <= 1, "a share in (0, 1], usually 0.005")
-        self._check("grad_clip", self.grad_clip is None or self.grad_clip > 0, "above 0, or null for none")
-        self._check("quantiles", 2 <= self.quantiles <= 512, "2 to 512")
-        self._check("drop_per_critic", 0 <= self.drop_per_critic < self.quantiles, f"0 to quantiles − 1 = {self.quantiles - 1}")
-        self._check("critic_layers", all(1 <= width <= 8_192 for width in self.critic_layers), "widths from 1 to 8192")
-        self._check("initial_alpha", self.initial_alpha > 0, "above 0")
-        self._check("cvar_alpha", 0 < self.cvar_alpha <= 1, "a share of the returns in (0, 1], usually 0.05")
-        self._check("cvar_weight", 0 <= self.cvar_weight <= 1, "a weight in [0, 1]")
+            self.expect(name, getattr(self, name) >= 0, "0 or more")
+        self.expect("gamma", 0 <= self.gamma <= 1, "a discount in [0, 1]")
+        self.expect("tau", 0 < self.tau <= 1, "a share in (0, 1], usually 0.005")
+        self.expect("grad_clip", self.grad_clip is None or self.grad_clip > 0, "above 0, or null for none")
+        self.expect("quantiles", 2 <= self.quantiles <= 512, "2 to 512")
+        self.expect("drop_per_critic", 0 <= self.drop_per_critic < self.quantiles, f"0 to quantiles − 1 = {self.quantiles - 1}")
+        self.expect("critic_layers", all(1 <= width <= 8_192 for width in self.critic_layers), "widths from 1 to 8192")
+        self.expect("initial_alpha", self.initial_alpha > 0, "above 0")
+        self.expect("cvar_alpha", 0 < self.cvar_alpha <= 1, "a share of the returns in (0, 1], usually 0.05")
+        self.expect("cvar_weight", 0 <= self.cvar_weight <= 1, "a weight in [0, 1]")
         # Gradients are taken part by part, which torch's data-parallel wrapper does not average.
-        self._check("num_learners", self.num_learners in (0, 1), "0 (this process) or 1 (a remote one)")
+        self.expect("num_learners", self.num_learners in (0, 1), "0 (this process) or 1 (a remote one)")
         starts = self.batch_size <= self.learning_starts <= self.buffer_size
-        self._check("learning_starts", starts, f"batch_size = {self.batch_size} to buffer_size = {self.buffer_size}")
+        self.expect("learning_starts", starts, f"batch_size = {self.batch_size} to buffer_size = {self.buffer_size}")
 
-    def _check(self, name: str, holds: bool, expected: str) -> None:
-        if not holds:
-            raise ConfigError(f"training.{name} = {getattr(self, name)}; expected {expected}.")
+    def build(self, model: ModelConfig, env_name: str, seed: int) -> TQCAlgorithmConfig:
+        """RLlib's config for this training, see `build_tqc`."""
+        return build_tqc(self, model, env_name, seed=seed)
 
-    @property
-    def length(self) -> int:
-        """Of the training [env steps]."""
-        return self.total_env_steps
+    def check(self, model: ModelConfig, task: TradingTask) -> None:
+        """Actions must be weights, and a sequence and a tail of at least one.
 
-    @property
-    def num_processes(self) -> int:
-        """Remote runners and learners."""
-        return self.num_env_runners + self.num_learners
+        Raises:
+            ConfigError: numbered actions; a burn-in that leaves nothing of a sequence; a tail of less than one atom.
+        """
+        if isinstance(task.action_space, gym.spaces.Discrete):
+            raise ConfigError(
+                f"training.algorithm = tqc needs weights that follow the action smoothly; {task.config.id} chooses one "
+                f"of {task.action_space.n} numbered actions. Use ppo, or Portfolio-v0 or PairLeverage-v0."
+            )
+        length = min(model.sequence_length, self.rollout_length)
+        if self.burn_in >= length:
+            raise ConfigError(
+                f"training.burn_in = {self.burn_in} leaves nothing of sequences of {length} steps. Lower it (0 without memory)."
+            )
+        atoms = self.num_critics * self.quantiles
+        if self.cvar_weight > 0 and self.cvar_alpha * atoms < 1:
+            raise ConfigError(
+                f"training.cvar_alpha = {self.cvar_alpha} of num_critics × quantiles = {atoms} atoms is less than one. "
+                "Raise training.quantiles."
+            )
+
+    def passes(self, done: int) -> int:
+        return round(done * (1 + 3 * self.replays_per_env_step))
 
     @property
     def rollout_size(self) -> int:
@@ -221,30 +242,6 @@ def build_tqc(
     )
     set_sampling(config, training, model, ReplayEnvRunner)
     return config
-
-
-def check_tqc(training: TQCTrainingConfig, model: ModelConfig, action_space: gym.Space, env_id: str) -> None:
-    """Whether this training suits model and environment.
-
-    Raises:
-        ConfigError: numbered actions; a burn-in that leaves nothing of a sequence; a tail of less than one atom.
-    """
-    if isinstance(action_space, gym.spaces.Discrete):
-        raise ConfigError(
-            f"training.algorithm = tqc needs weights that follow the action smoothly; {env_id} chooses one of {action_space.n} "
-            "numbered actions. Use ppo, or Portfolio-v0 or PairLeverage-v0."
-        )
-    length = min(model.sequence_length, training.rollout_length)
-    if training.burn_in >= length:
-        raise ConfigError(
-            f"training.burn_in = {training.burn_in} leaves nothing of sequences of {length} steps. Lower it (0 without memory)."
-        )
-    atoms = training.num_critics * training.quantiles
-    if training.cvar_weight > 0 and training.cvar_alpha * atoms < 1:
-        raise ConfigError(
-            f"training.cvar_alpha = {training.cvar_alpha} of num_critics × quantiles = {atoms} atoms is less than one. "
-            "Raise training.quantiles."
-        )
 
 
 def _stored(learner: TQCLearner) -> int:

@@ -23,6 +23,7 @@ from rlplatform.algorithms.imitation import BCTrainingConfig, MARWILTrainingConf
 from rlplatform.algorithms.iql import IQLTrainingConfig
 from rlplatform.algorithms.modes import check_modes
 from rlplatform.algorithms.ppo import PPOTrainingConfig
+from rlplatform.algorithms.settings import OfflineSettings
 from rlplatform.algorithms.tail_risk import check_tail_risk
 from rlplatform.algorithms.tqc import TQCTrainingConfig
 from rlplatform.data import BundledConfig, FolderConfig, SyntheticConfig, YahooConfig
@@ -43,9 +44,6 @@ from rlplatform.models.mlp import MLPConfig
 
 DataConfig = Annotated[BundledConfig | FolderConfig | YahooConfig | SyntheticConfig, Field(discriminator="source")]
 EnvConfig = Annotated[PortfolioConfig | RegimeConfig | PairLeverageConfig, Field(discriminator="id")]
-ImitationConfig = BCTrainingConfig | MARWILTrainingConfig
-OfflineTrainingConfig = ImitationConfig | CQLTrainingConfig | IQLTrainingConfig | DiscreteCQLTrainingConfig
-OnlineTrainingConfig = PPOTrainingConfig | TQCTrainingConfig | DifferentiableTrainingConfig
 Period = tuple[datetime.date, datetime.date]
 SEARCH, WALKFORWARD, FORECAST, PIPELINE, ABLATION = "search", "walkforward", "forecast", "pipeline", "ablation"
 BLOCKS = (SEARCH, WALKFORWARD, FORECAST, PIPELINE, ABLATION)  # of a file that are no part of a training
@@ -62,14 +60,16 @@ def _or_own(tag: str, section: str, find: Callable[[Any], type]) -> WrapValidato
 
 
 def _own_algorithm(name: str) -> type[PPOTrainingConfig]:
-    algorithms = [f.default for config in get_args(_OurTrainings) for f in fields(config) if f.name == "algorithm"]
+    algorithms = [f.default for config in get_args(OurTrainings) for f in fields(config) if f.name == "algorithm"]
     return own_class("training.algorithm", name, PPOTrainingConfig, algorithms)
 
 
 _OurModels = GRUConfig | MLPConfig | GNNConfig | HierarchicalConfig
-_OurTrainings = OnlineTrainingConfig | OfflineTrainingConfig
+_Online = PPOTrainingConfig | TQCTrainingConfig | DifferentiableTrainingConfig
+_Imitation = BCTrainingConfig | MARWILTrainingConfig
+OurTrainings = _Online | _Imitation | CQLTrainingConfig | IQLTrainingConfig | DiscreteCQLTrainingConfig
 ModelConfig = Annotated[_OurModels, Field(discriminator="kind"), _or_own("kind", "model", model_class)]
-TrainingConfig = Annotated[_OurTrainings, Field(discriminator="algorithm"), _or_own("algorithm", "training", _own_algorithm)]
+TrainingConfig = Annotated[OurTrainings, Field(discriminator="algorithm"), _or_own("algorithm", "training", _own_algorithm)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +180,7 @@ class ExperimentConfig:
             raise ConfigError(f"name = {self.name!r}; it becomes a folder's name, so no spaces, colons or slashes.")
         if not 0 <= self.seed < 2**31:
             raise ConfigError(f"seed = {self.seed}; expected 0 ≤ seed < 2^31.")
-        algorithm, offline = self.training.algorithm, isinstance(self.training, OfflineTrainingConfig)
+        algorithm, offline = self.training.algorithm, isinstance(self.training, OfflineSettings)
         if offline and self.dataset is None:
             raise ConfigError(f"training.algorithm = {algorithm} learns from a dataset; give dataset: {{paths: [DIR]}}.")
         if not offline and self.dataset is not None:
@@ -201,12 +201,12 @@ class ExperimentConfig:
     @property
     def step_unit(self) -> str:
         """What the training's length is counted in."""
-        return "env_steps" if self.dataset is None else "gradient_steps"
+        return self.training.unit
 
     @property
     def needs_ray(self) -> bool:
         """Whether the training runs on Ray; one by gradients through the ledger in this process does not."""
-        return not isinstance(self.training, DifferentiableTrainingConfig) or self.training.num_processes > 0
+        return self.training.needs_ray
 
     @property
     def sha256(self) -> str:

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from envs.errors import ConfigError
-from rlplatform.algorithms.differentiable import DifferentiableTrainingConfig, check_differentiable
-from rlplatform.algorithms.tqc import TQCTrainingConfig, check_tqc
 from rlplatform.evaluation.metrics import finite_or_none
 from rlplatform.evaluation.verdict import Verdict
 from rlplatform.experiments.checkpoints import good_checkpoint, recover_checkpoint
@@ -76,11 +74,7 @@ def check_training(config: ExperimentConfig, market: Market) -> None:
         ConfigError: they do not.
     """
     env = training_env(config, market.tape)
-    bound_model(config, market.tape)
-    if isinstance(config.training, DifferentiableTrainingConfig):
-        check_differentiable(config.training, config.model, env.task)
-    if isinstance(config.training, TQCTrainingConfig):
-        check_tqc(config.training, config.model, env.action_space, config.env.id)
+    config.training.check(bound_model(config, market.tape), env.task)
     if config.dataset is not None:
         check_dataset_fits(config, env)
     check_pretraining(config)
@@ -213,7 +207,7 @@ def _outcome(config: ExperimentConfig, standing: Standing, policy: Policy, verdi
         "train_seconds": round(standing.train_seconds, 3),
         f"{unit}_per_second": round(done / max(standing.train_seconds, 1e-9), 1),
         "parameters": parameters,
-        "estimated_flops": 2 * parameters * _passes(config, done),
+        "estimated_flops": 2 * parameters * config.training.passes(done),
         "best_iteration": standing.best_iteration,
         "best_validation": standing.best_score,
         "best_by": standing.best_by,
@@ -223,14 +217,3 @@ def _outcome(config: ExperimentConfig, standing: Standing, policy: Policy, verdi
         **guards_in_manifest(verdict),
         "verdict": verdict.sentence,
     }
-
-
-def _passes(config: ExperimentConfig, done: int) -> int:
-    """Forward passes of the network over one transition, a backward pass counted as two."""
-    if isinstance(config.training, DifferentiableTrainingConfig):
-        return 3 * done
-    if isinstance(config.training, TQCTrainingConfig):
-        return round(done * (1 + 3 * config.training.replays_per_env_step))
-    if config.dataset is None:  # one forward for each sampled step, forward and backward in each epoch
-        return done * (1 + 3 * config.training.num_epochs)
-    return 3 * done * config.training.batch_size

@@ -46,7 +46,7 @@ def check_pretraining(config: ExperimentConfig) -> None:
     Raises:
         ConfigError: no policy there, another environment or other features, or a training that ended later than this one's.
     """
-    pretrain = getattr(config.training, "pretrain", None)
+    pretrain = config.training.pretrain
     if pretrain is None:
         return
     if pretrain.policy_directory == Path(pretrain.run):  # a bare policy says nothing of its days

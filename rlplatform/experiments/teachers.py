@@ -35,7 +35,7 @@ def _counted(policy: Path) -> tuple[Path, Path, int]:
 
 
 def _policies(config: ExperimentConfig) -> Iterator[Path]:
-    pretrain = getattr(config.training, "pretrain", None)
+    pretrain = config.training.pretrain
     if pretrain is not None:
         yield Path(pretrain.run).resolve()
     for dataset in () if config.dataset is None else config.dataset.paths:

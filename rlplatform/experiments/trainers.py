@@ -18,19 +18,15 @@ from envs.catalog import make_task
 from envs.errors import PlatformError
 from envs.tape import MarketTape
 from envs.trading_env import TradingEnv, TradingVectorEnv
-from rlplatform.algorithms.cql import build_cql
 from rlplatform.algorithms.differentiable import DifferentiableTrainingConfig
 from rlplatform.algorithms.differentiable_algorithm import DifferentiableAlgorithm
-from rlplatform.algorithms.discrete_cql import build_discrete_cql
 from rlplatform.algorithms.export import policy_from
-from rlplatform.algorithms.imitation import build_bc, build_marwil
-from rlplatform.algorithms.iql import build_iql
 from rlplatform.algorithms.offline_data import register_episodes
 from rlplatform.algorithms.offline_rows import mix_logged_rows
 from rlplatform.algorithms.pretraining import start_from
 from rlplatform.algorithms.q_learner import offline_policy
 from rlplatform.algorithms.registration import register_trading_env
-from rlplatform.algorithms.tqc import TQCTrainingConfig, build_tqc
+from rlplatform.algorithms.tqc import TQCTrainingConfig
 from rlplatform.experiments.config import ExperimentConfig
 from rlplatform.experiments.learning_data import learning_data
 from rlplatform.experiments.logged_data import logged_episodes
@@ -184,10 +180,6 @@ class TQCTrainer(OnlineTrainer):
         name: name for name in ("policy_loss", "critic_loss", "value_loss", "entropy", "alpha", "q_policy", "cvar")
     } | {"policy_learning_rate": "learning_rate"}
 
-    def __init__(self, config: ExperimentConfig, tape: MarketTape, seed: int) -> None:
-        self._config = config
-        self.algorithm = build_tqc(config.training, config.model, _registered_env(config, tape), seed=seed).build_algo()
-
 
 class DifferentiableTrainer(OnlineTrainer):
     """Gradients through the ledger, in accounts of the training environment."""
@@ -230,23 +222,13 @@ class OfflineTrainer(Trainer):
         held_out = None if estimator is None else config.evaluation.held_out
         data = learning_data(config.dataset, config.env.observe, held_out, config.seed)
         self.judge = None if data.held_out is None else HeldOutJudge(estimator, data.held_out, config)
-        build = BUILDERS[config.training.algorithm]
-        self.algorithm = build(config.training, config.model, data.register(), seed=seed).build_algo()
+        self.algorithm = config.training.build(config.model, data.register(), seed).build_algo()
 
     def policy(self) -> Policy:
         return offline_policy(self.algorithm, self._config.env.id)
 
     def _done(self, result: Result, before: int) -> int:
         return before + self._config.training.steps_per_iteration
-
-
-BUILDERS = {
-    "bc": build_bc,
-    "marwil": build_marwil,
-    "cql": build_cql,
-    "iql": build_iql,
-    "discrete_cql": build_discrete_cql,
-}
 
 
 def make_trainer(config: ExperimentConfig, tape: MarketTape, iteration: int, draws_restored: bool = False) -> Trainer:
@@ -266,7 +248,7 @@ def make_trainer(config: ExperimentConfig, tape: MarketTape, iteration: int, dra
     if isinstance(config.training, DifferentiableTrainingConfig):
         return DifferentiableTrainer(config, tape, fresh=iteration == 0)  # its checkpoint holds its draws
     if isinstance(config.training, TQCTrainingConfig):
-        return TQCTrainer(config, tape, seed)
+        return TQCTrainer(config, tape, seed, fresh=iteration == 0)
     return OnlineTrainer(config, tape, seed, fresh=iteration == 0)
 
 

@@ -132,6 +132,11 @@ def load_walk(path: Path, overrides: Sequence[str] = ()) -> Walk:
     walkforward = structure(WalkForwardConfig, file.block, f"{where}: {WALKFORWARD}")
     if base.dataset is not None:
         raise ConfigError(f"{where}: dataset: logged episodes know nothing of folds; a walk-forward trains in the environment.")
+    if walkforward.warm_start and not base.training.takes_pretraining:
+        raise ConfigError(
+            f"{where}: walkforward.warm_start with training.algorithm = {base.training.algorithm}, which starts from scratch. "
+            "Leave it out, or use ppo or differentiable."
+        )
     if walkforward.warm_start and base.training.pretrain is not None:
         raise ConfigError(f"{where}: walkforward.warm_start and training.pretrain both say where a fold starts. Keep one.")
     return Walk(base=base, walkforward=walkforward, content=file.content)

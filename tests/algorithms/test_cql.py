@@ -284,7 +284,7 @@ def test_the_same_seed_gives_the_same_policy(ray_session):
 
 def test_it_refuses_memory_and_numbered_actions_and_says_what_to_use(ray_session):
     weights = register_episodes(bandit(SIMPLEX, num_episodes=2), SIMPLEX)
-    with pytest.raises(ConfigError, match="mlp, or discrete_cql"):
+    with pytest.raises(ConfigError, match=r"has memory\. Use mlp"):
         build_cql(CQLTrainingConfig(), GRUConfig(), weights)
     numbered = register_episodes(bandit(NUMBERED, num_episodes=2), NUMBERED)
     with pytest.raises(ConfigError, match="Use discrete_cql"):

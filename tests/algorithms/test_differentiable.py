@@ -17,13 +17,14 @@ from envs.portfolio import PortfolioConfig
 from envs.regime import RegimeConfig
 from envs.rewards import RewardConfig
 from envs.terms import CostConfig
-from rlplatform.algorithms.differentiable import DifferentiableTrainingConfig, check_differentiable, scheduled
+from rlplatform.algorithms.differentiable import DifferentiableTrainingConfig
 from rlplatform.algorithms.differentiable_algorithm import DifferentiableAlgorithm
 from rlplatform.algorithms.differentiable_blind import BlindWindows
 from rlplatform.algorithms.differentiable_group import GroupWindows
 from rlplatform.algorithms.differentiable_learner import DifferentiableLearner
 from rlplatform.algorithms.differentiable_windows import MarketWindows
 from rlplatform.algorithms.pretraining import PretrainConfig
+from rlplatform.algorithms.schedules import scheduled
 from rlplatform.models.actor_critic import ActorCritic
 from rlplatform.models.gru import GRUConfig
 from rlplatform.models.heads import head_for
@@ -392,7 +393,7 @@ def test_a_schedule_is_linear_between_its_points():
 def test_what_cannot_be_learnt_this_way_is_refused(config, training, model, message):
     task, _ = make_task(config, random_tape(0, 3))
     with pytest.raises(ConfigError, match=message):
-        check_differentiable(DifferentiableTrainingConfig(**training), model, task)
+        DifferentiableTrainingConfig(**training).check(model, task)
 
 
 # Learning

@@ -107,7 +107,7 @@ def test_a_checkpoint_brings_back_every_network_and_both_copies_go_on_alike(ray_
 
 
 def test_it_refuses_memory_and_says_what_to_use(ray_session):
-    with pytest.raises(ConfigError, match="mlp, or discrete_cql"):
+    with pytest.raises(ConfigError, match=r"has memory\. Use mlp"):
         build_iql(IQLTrainingConfig(), GRUConfig(), register_episodes(bandit(BOX, num_episodes=2), BOX))
 
 

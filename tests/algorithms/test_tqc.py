@@ -7,16 +7,19 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.training_data import TrainingData
 from torch.testing import assert_close
 
+from envs.catalog import make_task
 from envs.errors import ConfigError
+from envs.portfolio import PortfolioConfig
+from envs.regime import RegimeConfig
 from envs.spaces import Simplex
 from rlplatform.algorithms.export import policy_from
-from rlplatform.algorithms.tqc import TQCTrainingConfig, build_tqc, check_tqc
+from rlplatform.algorithms.tqc import TQCTrainingConfig, build_tqc
 from rlplatform.algorithms.tqc_learner import COUNTED, TQCLearner, middle_target_entropy, quantile_target
 from rlplatform.algorithms.transitions import ReplayEnvRunner
 from rlplatform.models.gru import GRUConfig
@@ -28,6 +31,7 @@ from rlplatform.models.tqc_module import TQCModule
 from rlplatform.models.truncated_critics import pooled
 from tests.algorithms.counting import register
 from tests.algorithms.test_checkpoint import assert_same_tree
+from tests.envs.markets import random_tape
 
 TRAINING = TQCTrainingConfig(
     num_envs_per_env_runner=5,
@@ -367,14 +371,19 @@ def test_a_setting_outside_its_meaning_is_named(field, value):
 
 
 @pytest.mark.parametrize(
-    ("changes", "model", "space", "message"),
+    ("changes", "model", "env", "message"),
     [
-        ({}, MLP, Discrete(16), "tqc needs weights .* MultiAssetRegime-v0 chooses one of 16 numbered actions"),
-        ({"burn_in": 1}, MLP, Simplex(3), "burn_in = 1 leaves nothing of sequences of 1 steps"),
-        ({"burn_in": 6}, GRU, Simplex(3), "burn_in = 6 leaves nothing of sequences of 6 steps"),
-        ({"cvar_weight": 0.5, "cvar_alpha": 0.05}, MLP, Simplex(3), "num_critics × quantiles = 10 atoms is less than one"),
+        ({}, MLP, RegimeConfig(), "tqc needs weights .* MultiAssetRegime-v0 chooses one of 16 numbered actions"),
+        ({"burn_in": 1}, MLP, PortfolioConfig(), "burn_in = 1 leaves nothing of sequences of 1 steps"),
+        ({"burn_in": 6}, GRU, PortfolioConfig(), "burn_in = 6 leaves nothing of sequences of 6 steps"),
+        (
+            {"cvar_weight": 0.5, "cvar_alpha": 0.05},
+            MLP,
+            PortfolioConfig(),
+            "num_critics × quantiles = 10 atoms is less than one",
+        ),
     ],
 )
-def test_training_model_and_environment_must_suit_each_other(changes, model, space, message):
+def test_training_model_and_environment_must_suit_each_other(changes, model, env, message):
     with pytest.raises(ConfigError, match=message):
-        check_tqc(replace(TRAINING, **changes), model, space, "MultiAssetRegime-v0")
+        replace(TRAINING, **changes).check(model, make_task(env, random_tape(0, 3))[0])

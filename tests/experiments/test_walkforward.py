@@ -238,6 +238,7 @@ def test_a_warm_start_trains_through_to_a_verdict(tmp_path, ray_session):
         (f"{BLOCK}, configs_tried: 0", [], r"configs_tried = 0; expected at least 1"),
         ("train_years: 2, test_months: 3, seeds: [1, 1]", [], r"seeds = \[1, 1\]; expected different"),
         ("train_years: 2, test_months: 3, warm_start: true", ["training.pretrain={run: x}"], "both say where a fold starts"),
+        ("train_years: 2, test_months: 3, warm_start: true", ["training={algorithm: tqc}"], "= tqc, which starts from scratch"),
     ],
 )
 def test_a_mistake_in_the_block_names_file_and_key(tmp_path, block, overrides, message):
