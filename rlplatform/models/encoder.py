@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -71,6 +72,14 @@ class EncoderConfig:
         """
         return self
 
+    def reading_action(self, head: ActionHead) -> EncoderConfig:
+        """This model for an observation with an action behind it, as a critic of actions reads them.
+
+        Args:
+            head: of the action; its entries follow the observation's, in their order.
+        """
+        return self
+
     def action_head(self, plain: ActionHead) -> ActionHead:
         """The head of this model where a plain policy has that one; another only where the model decides in two levels."""
         return plain
@@ -124,6 +133,15 @@ class Encoder(nn.Module, ABC):
         """Features (..., feature_size) → (..., outputs), linear in its weights: V, or the quantiles of the return."""
         return dense_layer(self.feature_size, outputs, gain=1.0)
 
+    def action_value_layer(self, head: ActionHead, layers: tuple[int, ...], outputs: int, activation: Activation) -> nn.Module:
+        """Features (..., feature_size) and actions (..., A) as the environment takes them → (..., outputs).
+
+        Args:
+            head: of the actions.
+            layers: widths of hidden layers.
+        """
+        return JointActionValue(self.feature_size + head.space().shape[0], layers, outputs, activation)
+
     def log_std_groups(self, head: ActionHead) -> tuple[int, ...]:
         """(head.num_log_stds,) which parameter each log σ is; every entry has its own unless a model shares them."""
         return tuple(range(head.num_log_stds))
@@ -131,6 +149,20 @@ class Encoder(nn.Module, ABC):
     @abstractmethod
     def forward_sequence(self, obs: Tensor, first: Tensor | None, state: Tensor) -> tuple[Tensor, Tensor]:
         """Encode time-major sequences: obs (T, B, D), first (T, B) or None, state (B, state_size)."""
+
+
+class JointActionValue(nn.Sequential):
+    """Dense layers on features and action, read as one row."""
+
+    def __init__(self, inputs: int, layers: tuple[int, ...], outputs: int, activation: Activation) -> None:
+        sizes, modules = (inputs, *layers), []
+        for before, after in pairwise(sizes):
+            modules += [dense_layer(before, after, activation=activation), activation_layer(activation)]
+        super().__init__(*modules, dense_layer(sizes[-1], outputs, gain=1.0))
+
+    def forward(self, features: Tensor, action: Tensor) -> Tensor:
+        """(..., F) and (..., A) → (..., outputs)."""
+        return super().forward(torch.cat([features, action], -1))
 
 
 def activation_layer(name: Activation) -> nn.Module:

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from envs.errors import ConfigError
 from rlplatform.models.asset_graph import Edges, correlation_edges, edge_matrix, partial_correlation_edges, sector_edges
-from rlplatform.models.encoder import Encoder, EncoderConfig, activation_layer, dense_layer
+from rlplatform.models.encoder import Activation, Encoder, EncoderConfig, activation_layer, dense_layer
+from rlplatform.models.gnn_heads import NodeActionValue, NodePolicy, PooledValue
 from rlplatform.models.gru import initialised_gru, run_gru
 from rlplatform.models.heads import ActionHead, CategoricalHead, LogisticNormalHead
 from rlplatform.models.layout import ObservationLayout
@@ -122,6 +123,15 @@ class GNNConfig(EncoderConfig):
             edges = sector_edges(layout.symbols, self.sectors)
         return replace(self, layout=layout, edges=edges)
 
+    def reading_action(self, head: ActionHead) -> GNNConfig:
+        """An asset's weight in the action is one more entry of its node; cash and leverage are shared ones."""
+        if self.layout is None:
+            return self
+        assets, is_simplex = self.layout.symbols, isinstance(head, LogisticNormalHead)
+        weights = [*(["action.cash"] if is_simplex else []), *(f"action_{symbol}" for symbol in assets)]
+        leverage = ["action.leverage"] if head.num_outputs > len(assets) else []
+        return replace(self, layout=replace(self.layout, names=(*self.layout.names, *weights, *leverage)))
+
     def encoder(self, obs_size: int) -> GNNEncoder:
         if self.layout is None:
             raise ConfigError(
@@ -193,6 +203,11 @@ class GNNEncoder(Encoder):
     def value_layer(self, outputs: int = 1) -> nn.Module:
         return PooledValue(self.config.hidden_size, outputs)
 
+    def action_value_layer(
+        self, head: ActionHead, layers: tuple[int, ...], outputs: int, activation: Activation
+    ) -> NodeActionValue:
+        return NodeActionValue(self.config.hidden_size, self.num_assets, head, layers, outputs, activation)
+
     def log_std_groups(self, head: ActionHead) -> tuple[int, ...]:
         if isinstance(head, CategoricalHead):
             return super().log_std_groups(head)
@@ -234,41 +249,3 @@ class Messages(nn.Module):
         query, key = (part.unflatten(-1, (self.heads, -1)).transpose(-3, -2) for part in self.query_key(nodes).chunk(2, -1))
         value = nodes.to(query.dtype).unflatten(-1, (self.heads, -1)).transpose(-3, -2)
         return F.scaled_dot_product_attention(query, key, value).transpose(-3, -2).flatten(-2)
-
-
-class NodePolicy(nn.Module):
-    """One score for each asset, by the same weights; cash has a logit of its own, from the mean of all nodes.
-
-        y_i = w·x_i − u·x̄    long-only: yᵢ is asset i's logit against cash
-        y_i = w·x_i           signed
-
-    With `leverage` one more output, from the mean.
-    """
-
-    def __init__(self, width: int, cash: bool, leverage: bool) -> None:
-        super().__init__()
-        self.width = width
-        self.node = dense_layer(width, 1, gain=0.01)
-        self.cash = dense_layer(width, 1, gain=0.01) if cash else None
-        self.leverage = dense_layer(width, 1, gain=0.01) if leverage else None
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(..., N·H) → (..., N) or (..., N + 1)."""
-        nodes = features.unflatten(-1, (-1, self.width))
-        pooled, outputs = nodes.mean(-2), self.node(nodes)[..., 0]
-        if self.cash is not None:
-            outputs = outputs - self.cash(pooled)
-        return outputs if self.leverage is None else torch.cat([outputs, self.leverage(pooled)], -1)
-
-
-class PooledValue(nn.Module):
-    """V = v·x̄ + b of the mean node."""
-
-    def __init__(self, width: int, outputs: int = 1) -> None:
-        super().__init__()
-        self.width = width
-        self.value = dense_layer(width, outputs, gain=1.0)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(..., N·H) → (..., outputs)."""
-        return self.value(features.unflatten(-1, (-1, self.width)).mean(-2))

@@ -10,35 +10,42 @@ from torch import Generator, Tensor, nn
 from envs.errors import ConfigError
 from rlplatform.models.actor_critic import ActorCritic
 from rlplatform.models.distributions import MappedNormal
-from rlplatform.models.encoder import Encoder, dense_layer
+from rlplatform.models.encoder import Encoder, EncoderConfig
 from rlplatform.models.heads import ActionHead, LogisticNormalHead, TanhNormalHead
-from rlplatform.models.mlp import MLPConfig, MLPEncoder
 
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
 
 class StateValue(nn.Module):
-    """V(obs): an MLP of its own with one linear output."""
+    """V(obs): an encoder of its own, without memory, and the value layer that suits it."""
 
-    def __init__(self, config: MLPConfig, obs_size: int) -> None:
+    def __init__(self, config: EncoderConfig, obs_size: int) -> None:
         super().__init__()
-        self.encoder = MLPEncoder(config, obs_size)
-        self.value = dense_layer(self.encoder.feature_size, 1, gain=1.0)
+        self.encoder = config.encoder(obs_size)
+        self.value = self.encoder.value_layer()
 
     def forward(self, obs: Tensor) -> Tensor:
         """V (...) of observations (..., D)."""
-        return self.value(self.encoder.layers(obs))[..., 0]
+        rows = obs.flatten(0, -2)
+        features, _ = self.encoder(rows, rows.new_zeros(len(rows), 0))
+        return self.value(features)[..., 0].view(obs.shape[:-1])
 
 
 class TwinQ(nn.Module):
     """Two independent Q(obs, action); the smaller of the two guards against overestimation (Fujimoto et al. 2018).
 
     The action enters as the environment takes it, beside the observation, so that weights and signed weights need no map.
+    The model says who reads it: an MLP the whole of it, a GNN's node its own asset's weight.
+
+    Args:
+        config: the model's; without memory.
+        head: of the actions.
     """
 
-    def __init__(self, config: MLPConfig, obs_size: int, action_size: int) -> None:
+    def __init__(self, config: EncoderConfig, obs_size: int, head: ActionHead) -> None:
         super().__init__()
-        self.critics = nn.ModuleList(StateValue(config, obs_size + action_size) for _ in range(2))
+        reader, size = config.reading_action(head), obs_size + head.space().shape[0]
+        self.critics = nn.ModuleList(StateValue(reader, size) for _ in range(2))
 
     def forward(self, obs: Tensor, action: Tensor) -> Tensor:
         """Q (2, ..., B) of observations (B, D) and actions (..., B, A): leading axes of the actions are several for each."""

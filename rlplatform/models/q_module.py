@@ -72,8 +72,7 @@ class ContinuousQModule(QModule):
     def setup(self) -> None:
         super().setup()
         network = self.actor_critic
-        sizes = network.config, network.obs_size
-        self.critics = TwinQ(*sizes, int(self.action_space.shape[0]))
+        self.critics = TwinQ(network.config, network.obs_size, network.head)
         self.slow_critics = slow_copy(self.critics)
 
     def critic_pairs(self) -> list[tuple[nn.Module, nn.Module]]:

@@ -31,9 +31,8 @@ class TQCModule(QModule):
     def setup(self) -> None:
         super().setup()
         settings, network = self.model_config, self.actor_critic
-        sizes = network.obs_size, int(self.action_space.shape[0])
         shape = settings[NUM_CRITICS], settings[QUANTILES], tuple(settings[CRITIC_LAYERS])
-        self.critics = QuantileCritics(network.config, *sizes, *shape)
+        self.critics = QuantileCritics(network.config, network.obs_size, network.head, *shape)
         self.slow_critics = slow_copy(self.critics)
         self.log_alpha = nn.Parameter(torch.tensor(float(settings[INITIAL_ALPHA])).log())
 

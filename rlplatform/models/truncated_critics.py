@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import torch
 from torch import Tensor, nn
 
-from rlplatform.models.encoder import EncoderConfig, activation_layer, dense_layer
+from rlplatform.models.encoder import EncoderConfig
+from rlplatform.models.heads import ActionHead
 
 
 class QuantileCritics(nn.Module):
     """C critics of M quantiles of the return of (obs, action), on features of an encoder of their own.
 
-    The encoder is of the model's kind and reads observations, memory included; each critic is an MLP on its features and
-    the action as the environment takes it, so one pass over a sequence serves every action that is to be valued. Outputs
-    answer for the levels (2m − 1) / 2M and may cross: readers sort them.
+    The encoder is of the model's kind and reads observations, memory included; each critic is the model's layer on its
+    features and the action as the environment takes it, so one pass over a sequence serves every action that is to be
+    valued. Outputs answer for the levels (2m − 1) / 2M and may cross: readers sort them.
 
     Args:
         config: the model's; without a quantile critic of its own.
+        head: of the actions.
         layers: widths of each critic's hidden layers.
     """
 
     def __init__(
-        self, config: EncoderConfig, obs_size: int, action_size: int, critics: int, quantiles: int, layers: tuple[int, ...]
+        self, config: EncoderConfig, obs_size: int, head: ActionHead, critics: int, quantiles: int, layers: tuple[int, ...]
     ) -> None:
         super().__init__()
         self.encoder = config.encoder(obs_size)
-        sizes = (self.encoder.feature_size + action_size, *layers, quantiles)
-        self.heads = nn.ModuleList(_layers(sizes, config) for _ in range(critics))
+        settings = head, layers, quantiles, config.activation
+        self.heads = nn.ModuleList(self.encoder.action_value_layer(*settings) for _ in range(critics))
 
     def features(self, obs: Tensor, first: Tensor | None = None) -> Tensor:
         """(B, L, F) of observations (B, L, D), from an empty memory on.
@@ -40,8 +40,7 @@ class QuantileCritics(nn.Module):
 
     def forward(self, features: Tensor, action: Tensor) -> Tensor:
         """Quantiles (C, …, M) of features (…, F) and actions (…, A)."""
-        together = torch.cat([features, action], -1)
-        return torch.stack([head(together) for head in self.heads])
+        return torch.stack([head(features, action) for head in self.heads])
 
 
 def pooled(quantiles: Tensor) -> Tensor:
@@ -79,10 +78,3 @@ def risk_weights(count: int, alpha: float, weight: float) -> Tensor:
     share = torch.arange(count, dtype=torch.float64) / count
     worst = (alpha - share).clamp(0.0, 1.0 / count) / alpha
     return ((1.0 - weight) / count + weight * worst).float()
-
-
-def _layers(sizes: tuple[int, ...], config: EncoderConfig) -> nn.Sequential:
-    modules: list[nn.Module] = []
-    for inputs, outputs in pairwise(sizes[:-1]):
-        modules += [dense_layer(inputs, outputs, activation=config.activation), activation_layer(config.activation)]
-    return nn.Sequential(*modules, dense_layer(*sizes[-2:], gain=1.0))

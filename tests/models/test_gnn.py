@@ -13,7 +13,8 @@ from torch.testing import assert_close
 from envs.errors import ConfigError
 from envs.normalizer import ObservationNormalizer
 from rlplatform.models.actor_critic import ActorCritic
-from rlplatform.models.gnn import GNNConfig, Messages, NodePolicy
+from rlplatform.models.gnn import GNNConfig, Messages
+from rlplatform.models.gnn_heads import NodeActionValue, NodePolicy
 from rlplatform.models.gru import GRUConfig
 from rlplatform.models.heads import CategoricalHead, LogisticNormalHead, TanhNormalHead
 from rlplatform.models.layout import ObservationLayout
@@ -65,6 +66,17 @@ def test_the_logit_of_an_asset_is_its_score_less_the_score_of_cash():
         layer.node.weight[:] = torch.tensor([[1.0, 0.0]])
         layer.cash.weight[:] = torch.tensor([[0.0, 1.0]])
     assert_close(layer(torch.tensor([3.0, 10.0, 5.0, 20.0])), torch.tensor([3.0 - 15, 5.0 - 15]))
+
+
+def test_the_value_of_an_action_mixes_the_mean_of_what_nodes_make_of_their_weights():
+    layer = NodeActionValue(1, 2, LogisticNormalHead(3), layers=(2,), outputs=1, activation="relu")
+    with torch.no_grad():
+        layer.node[0].weight[:] = torch.tensor([[1.0, 10.0, 0.0], [0.0, 0.0, 1.0]])  # of node, own weight, cash
+        layer.mix[0].weight[:] = torch.eye(2)
+        layer.value.weight[:] = torch.tensor([[1.0, 100.0]])
+    nodes, action = torch.tensor([1.0, -3.0]), torch.tensor([0.5, 0.3, 0.2])  # cash first
+    by_hand = (1 + 10 * 0.3 + max(-3 + 10 * 0.2, 0)) / 2 + 100 * 0.5
+    assert_close(layer(nodes, action), torch.tensor([by_hand]))
 
 
 @pytest.mark.parametrize("memory", ["none", "gru"])

@@ -143,10 +143,19 @@ def test_logged_weights_train_a_gnn(tmp_path, weights_dataset, algorithm, memory
     assert_allclose(policy.normalizer.centre[0], policy.normalizer.centre[1 * len(("log_return_1",))], atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["cql", "iql"])
-def test_cql_and_iql_say_that_they_want_an_mlp(tmp_path, weights_dataset, algorithm, ray_session):
-    with pytest.raises(ConfigError, match=r"model.kind = 'gnn'. Use model.kind: mlp"):
-        train_and_judge(new_job(logged(tmp_path, weights_dataset, algorithm, "none")))
+def test_action_values_of_a_gnn_come_from_logged_weights(tmp_path, weights_dataset, algorithm, ray_session):
+    job = new_job(logged(tmp_path, weights_dataset, algorithm, "none"))
+    assert train_and_judge(job).policy.name == f"{algorithm.upper()}_GNN"
+    assert Policy.load(job.run.policy).normalizer.groups is not None
+
+
+@pytest.mark.parametrize("algorithm", ["cql", "iql"])
+def test_cql_and_iql_refuse_a_gnn_with_memory_before_there_is_a_run(tmp_path, weights_dataset, algorithm, ray_session):
+    with pytest.raises(ConfigError, match=r"model.kind = 'gnn' has memory. Use mlp, or gnn with model.memory: none"):
+        new_job(logged(tmp_path, weights_dataset, algorithm, "gru"))
+    assert not list(tmp_path.glob("logged-*"))
 
 
 @pytest.mark.slow

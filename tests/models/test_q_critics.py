@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,8 +9,10 @@ from torch.testing import assert_close
 
 from envs.errors import ConfigError
 from rlplatform.models.actor_critic import ActorCritic
+from rlplatform.models.gnn import GNNConfig
 from rlplatform.models.gru import GRUConfig
 from rlplatform.models.heads import CategoricalHead, LogisticNormalHead, TanhNormalHead
+from rlplatform.models.layout import ObservationLayout
 from rlplatform.models.mlp import MLPConfig
 from rlplatform.models.q_critics import (
     StateValue,
@@ -22,8 +25,17 @@ from rlplatform.models.q_critics import (
     uniform_actions,
     uniform_log_density,
 )
+from rlplatform.models.truncated_critics import QuantileCritics
 
 MODEL = MLPConfig(layers=(16, 8))
+LAYOUT = ObservationLayout(tuple("ABC"), ("A.x", "B.x", "C.x", "weight_A", "weight_B", "weight_C", "drawdown"))
+RETURNS = np.random.default_rng(0).normal(size=(50, 3))
+ASSET_HEADS = [
+    LogisticNormalHead(4),
+    LogisticNormalHead(4, leverage=True),
+    TanhNormalHead((-1.0,) * 3, (1.0,) * 3),
+    TanhNormalHead((-1.0,) * 3 + (0.0,), (1.0,) * 4),
+]
 HEADS = [
     LogisticNormalHead(2),
     LogisticNormalHead(4),
@@ -92,7 +104,7 @@ def test_no_weights_are_drawn_for_numbered_actions():
 
 
 def test_many_actions_of_one_observation_are_valued_as_one_by_one():
-    critics = TwinQ(MODEL, 3, 2)
+    critics = TwinQ(MODEL, 3, LogisticNormalHead(2))
     obs, actions = torch.randn(5, 3), torch.randn(7, 5, 2)
     together = critics(obs, actions)
     assert together.shape == (2, 7, 5)
@@ -102,8 +114,56 @@ def test_many_actions_of_one_observation_are_valued_as_one_by_one():
     assert not torch.allclose(together[0], together[1])
 
 
-def test_a_state_value_is_one_number_for_each_observation():
-    assert StateValue(MODEL, 3)(torch.randn(4, 6, 3)).shape == (4, 6)
+def test_an_mlp_reads_observation_and_action_as_one_row():
+    critics = TwinQ(MODEL, 3, LogisticNormalHead(2))
+    obs, action = torch.randn(5, 3), torch.randn(5, 2)
+    one = critics.critics[1]
+    by_hand = one.value(one.encoder.layers(torch.cat([obs, action], 1)))[:, 0]
+    assert_close(critics(obs, action)[1], by_hand)
+
+
+@pytest.mark.parametrize("model", [MODEL, GNNConfig(hidden_size=4).bound_to(LAYOUT, RETURNS)], ids=lambda c: c.kind)
+def test_a_state_value_is_one_number_for_each_observation(model):
+    size = 3 if model is MODEL else len(LAYOUT.names)
+    assert StateValue(model, size)(torch.randn(4, 6, size)).shape == (4, 6)
+
+
+def graph_critics(kind, head):
+    """(obs, action) → values (2, B, ...), of CQL's and IQL's critics or of TQC's."""
+    torch.manual_seed(0)
+    graph, size = GNNConfig(hidden_size=4, graph="full", activation="tanh").bound_to(LAYOUT), len(LAYOUT.names)
+    if kind == "twin":
+        return TwinQ(graph, size, head).double()
+    critics = QuantileCritics(graph, size, head, critics=2, quantiles=3, layers=(5,)).double()
+    return lambda obs, action: critics(critics.features(obs[:, None]), action[:, None])
+
+
+every_critic = pytest.mark.parametrize("kind", ["twin", "quantile"])
+
+
+@every_critic
+@given(st.permutations(range(3)), st.sampled_from(ASSET_HEADS), st.integers(0, 10_000))
+@settings(max_examples=25, deadline=None)
+def test_a_graphs_critic_values_the_same_trade_alike_whatever_the_order_of_the_assets(kind, order, head, seed):
+    """Entries of an asset and its weight move together; cash stays first, and leverage last."""
+    critics, generator = graph_critics(kind, head), torch.Generator().manual_seed(seed)
+    obs = torch.randn(2, 7, generator=generator, dtype=torch.float64)  # A.x B.x C.x weight_A weight_B weight_C drawdown
+    action = torch.rand(2, head.space().shape[0], generator=generator, dtype=torch.float64)
+    first = int(isinstance(head, LogisticNormalHead))
+    moved = action.clone()
+    moved[:, first : first + 3] = action[:, first : first + 3][:, order]
+    columns = [*order, *(3 + i for i in order), 6]
+    assert_close(critics(obs[:, columns], moved), critics(obs, action))
+    if list(order) != [0, 1, 2]:
+        assert not torch.allclose(critics(obs, moved), critics(obs, action))  # another trade
+
+
+@every_critic
+@pytest.mark.parametrize("head", ASSET_HEADS, ids=str)
+def test_a_graphs_critic_hears_every_entry_of_the_action(kind, head):
+    action = torch.full((1, head.space().shape[0]), 0.3, dtype=torch.float64, requires_grad=True)
+    graph_critics(kind, head)(torch.ones(1, 7, dtype=torch.float64), action).square().sum().backward()
+    assert (action.grad != 0).all()
 
 
 @pytest.mark.parametrize("config", [MODEL, GRUConfig(embedding_size=8, hidden_size=8)], ids=lambda c: c.kind)

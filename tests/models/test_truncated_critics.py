@@ -11,6 +11,7 @@ from torch.testing import assert_close
 
 from envs.spaces import Simplex
 from rlplatform.models.gru import GRUConfig
+from rlplatform.models.heads import LogisticNormalHead
 from rlplatform.models.mlp import MLPConfig
 from rlplatform.models.q_module import q_module_spec
 from rlplatform.models.quantile_critic import shortfall_utility
@@ -52,7 +53,7 @@ def test_the_weighted_atoms_are_the_mean_and_rockafellars_cvar(count, alpha, wei
 
 @every_model
 def test_many_actions_of_one_observation_are_valued_as_one_by_one(model):
-    critics = QuantileCritics(model, 3, 2, critics=3, quantiles=5, layers=(6,))
+    critics = QuantileCritics(model, 3, LogisticNormalHead(2), critics=3, quantiles=5, layers=(6,))
     features, actions = critics.features(torch.randn(4, 7, 3)), torch.randn(4, 7, 2)
     together = critics(features, actions)
     assert together.shape == (3, 4, 7, 5)
@@ -61,7 +62,7 @@ def test_many_actions_of_one_observation_are_valued_as_one_by_one(model):
 
 
 def test_memory_of_the_critics_ends_with_the_episode():
-    critics = QuantileCritics(MODELS[1], 3, 2, critics=1, quantiles=4, layers=())
+    critics = QuantileCritics(MODELS[1], 3, LogisticNormalHead(2), critics=1, quantiles=4, layers=())
     obs, first = torch.randn(1, 6, 3), torch.tensor([[True, False, False, True, False, False]])
     assert_close(critics.features(obs, first)[:, 3:], critics.features(obs[:, 3:]))
     assert not torch.allclose(critics.features(obs)[:, 3:], critics.features(obs[:, 3:]))
