@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
@@ -12,65 +12,23 @@ import numpy as np
 
 from envs import ledger
 from envs.backend import Array, Backend, clip_in_place
-from envs.constraints import Constraints, ConstraintsConfig
+from envs.constraints import Constraints
 from envs.errors import ConfigError
-from envs.guards import Guards, GuardsConfig, LossShutdown, LossShutdownConfig, Situation
+from envs.guards import Guards, LossShutdown, Situation
 from envs.ledger import LedgerStep
 from envs.liquidity import Liquidity
 from envs.observation import ObservedColumns
-from envs.rewards import RewardConfig, RewardInputs, reward_terms, total_reward
+from envs.rewards import RewardInputs, reward_terms, total_reward
 from envs.snapshot import Stateful
 from envs.starts import start_rows
 from envs.tape import MarketTape
-from envs.terms import CapsConfig, CostConfig, FinancingConfig
+from envs.terms import CapsConfig
 from envs.trade_book import ClosedTrades, TradeBook
+from envs.trading_config import TradingConfig
 
 OBS_LIMIT = 1e3  # observations are clipped here; nothing that means something is larger
 FORECASTS = {"forecast_cvar": "predicted_cvar", "forecast_uncertainty": "forecast_uncertainty"}  # the term each one serves
 WEALTH_LIMIT = 1e100  # wealth is counted no further, so that no later arithmetic overflows; there is no floor
-
-
-@dataclass(frozen=True, kw_only=True)
-class EpisodeConfig:
-    """Which rows an episode runs over.
-
-    Attributes:
-        length_bars: decisions in an episode; none for the whole window in order.
-        random_start: draw the first decision anywhere it fits, else start at the window's first row.
-        wealth_floor: ruin, as a fraction of initial wealth; wealth at or below it terminates the episode.
-    """
-
-    length_bars: int | None = 256
-    random_start: bool = True
-    wealth_floor: float = 0.01
-
-    def __post_init__(self) -> None:
-        if self.length_bars is not None and self.length_bars < 1:
-            raise ConfigError(
-                f"episode.length_bars = {self.length_bars}; expected at least 1, or nothing for the whole window."
-            )
-        if not 0 <= self.wealth_floor < 1:
-            raise ConfigError(f"episode.wealth_floor = {self.wealth_floor}; expected a fraction of initial wealth in [0, 1).")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TradingConfig:
-    """What every trading environment has. Each environment's own config adds to it and sets its defaults.
-
-    Attributes:
-        costs, financing, caps, reward, episode, shutdown, guards, constraints: see their own configs.
-        observe: further columns at the end of the observation, see `ObservedColumns`.
-    """
-
-    costs: CostConfig = field(default_factory=CostConfig)
-    financing: FinancingConfig = field(default_factory=FinancingConfig)
-    caps: CapsConfig = field(default_factory=CapsConfig)
-    reward: RewardConfig = field(default_factory=lambda: RewardConfig(log_growth=1.0))
-    episode: EpisodeConfig = field(default_factory=EpisodeConfig)
-    shutdown: LossShutdownConfig | None = None
-    guards: GuardsConfig | None = None
-    constraints: ConstraintsConfig | None = None
-    observe: tuple[str, ...] = ()
 
 
 class TradingTask(ABC):
@@ -183,7 +141,7 @@ class Accounts(Stateful):
         self.guards = None if guards is None else Guards(guards, tape, self.config.costs, b, backend)
         limits = self.config.constraints
         self.constraints = None if limits is None else Constraints(limits, self.config.caps, tape.symbols, backend)
-        self.liquidity = None if limits is None or limits.liquidity is None else Liquidity(limits.liquidity, tape, backend)
+        self.liquidity = None if self.config.liquidity is None else Liquidity(self.config.liquidity, tape, backend)
         self.book = TradeBook(b, n, backend) if task.keeps_trade_book else None
         self._wealth_limit = backend.array(WEALTH_LIMIT, "float64")
         terms = self.config.reward.terms if self.guards is None else (*self.config.reward.terms, *self.guards.reward_terms)

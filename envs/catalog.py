@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
-from envs.accounts import TradingConfig, TradingTask
+from envs.accounts import TradingTask
 from envs.backend import Backend
 from envs.errors import ConfigError
 from envs.observation import ACCOUNT_COLUMNS, MARKET_COLUMNS
@@ -17,6 +17,7 @@ from envs.portfolio import PortfolioConfig, PortfolioTask
 from envs.regime import RegimeConfig, RegimeTask
 from envs.rewards import TERMS
 from envs.tape import MarketTape
+from envs.trading_config import TradingConfig
 from envs.trading_env import TradingEnv, TradingVectorEnv
 
 CATALOG: dict[str, tuple[type[TradingConfig], type[TradingTask]]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from envs.accounts import OBS_LIMIT, Accounts, TradingConfig, TradingTask
+from envs.accounts import OBS_LIMIT, Accounts, TradingTask
 from envs.backend import Array
 from envs.errors import ConfigError
 from envs.ledger import at_least, total
@@ -14,6 +14,7 @@ from envs.rewards import RewardConfig
 from envs.spaces import signed_box
 from envs.tape import MarketTape
 from envs.terms import CapsConfig, FinancingConfig
+from envs.trading_config import TradingConfig
 
 
 @dataclass(frozen=True, kw_only=True)

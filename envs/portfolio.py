@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from envs.accounts import Accounts, TradingConfig, TradingTask
+from envs.accounts import Accounts, TradingTask
 from envs.backend import Array
 from envs.errors import ConfigError
 from envs.ledger import at_least, total
@@ -13,6 +13,7 @@ from envs.observation import account_basics, feature_table
 from envs.rewards import RewardConfig
 from envs.spaces import Simplex, signed_box
 from envs.tape import MarketTape
+from envs.trading_config import TradingConfig
 
 
 @dataclass(frozen=True, kw_only=True)

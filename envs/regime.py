@@ -11,12 +11,13 @@ import gymnasium as gym
 import numpy as np
 
 from envs import indicators
-from envs.accounts import Accounts, TradingConfig, TradingTask
+from envs.accounts import Accounts, TradingTask
 from envs.backend import Array, Backend
 from envs.errors import ConfigError
 from envs.observation import account_basics
 from envs.rewards import RewardConfig
 from envs.tape import MarketTape
+from envs.trading_config import TradingConfig
 
 HOLD = 0
 REGIMES: dict[str, tuple[float, float, float, float]] = {  # CASH, SPY, QQQ, IWM; HOLD keeps what is held

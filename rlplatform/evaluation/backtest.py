@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 
 from envs import ledger
+from envs.backend import Backend
+from envs.constraints import Constraints, ConstraintsConfig
 from envs.errors import ConfigError, ShapeError
 from envs.ledger import LedgerStep
+from envs.liquidity import LARGEST, SMALLEST, Liquidity, LiquidityConfig
 from envs.tape import MarketTape
 from envs.terms import CapsConfig, CostConfig, FinancingConfig
 from rlplatform.evaluation.track import Track
@@ -31,7 +35,13 @@ class Policy(Protocol):
 
 
 def run_targets(
-    name: str, targets: Array, tape: MarketTape, costs: CostConfig, financing: FinancingConfig, caps: CapsConfig
+    name: str,
+    targets: Array,
+    tape: MarketTape,
+    costs: CostConfig,
+    financing: FinancingConfig,
+    caps: CapsConfig,
+    room: Array | None = None,
 ) -> Track:
     """Trade known targets over a whole tape.
 
@@ -41,6 +51,8 @@ def run_targets(
     Args:
         targets: (T, N) [fraction of wealth after trading].
         tape: T rows, the evaluation period only.
+        room: (T, N) the most of each asset that an account of wealth 1 can trade at each row [fraction of wealth], see
+            `trading_room`; then every bar trades as far towards its target as there is room. Not limited if not given.
 
     Raises:
         ShapeError: targets do not have the tape's rows and assets.
@@ -48,8 +60,11 @@ def run_targets(
     targets = np.asarray(targets, dtype=np.float64)
     if targets.shape != tape.gross.shape:
         raise ShapeError(f"{name}: targets have shape {targets.shape}; the tape is {tape.gross.shape} (rows, assets).")
-    feasible = ledger.project(targets[:-1], caps, gross_caps(tape, caps)[:-1])
+    limits = gross_caps(tape, caps)[:-1]
+    feasible = ledger.project(targets[:-1], caps, limits)
     walk = ledger.path if costs.impact == 0 else _walk
+    if room is not None:
+        walk = partial(_walk, reach=_within(room, limits, caps, tape.symbols))
     steps = walk(
         feasible[:, None, :],
         tape.gross[1:],
@@ -67,11 +82,46 @@ def gross_caps(tape: MarketTape, caps: CapsConfig) -> Array:
     return np.where(tape.session_end, overnight, caps.gross)
 
 
-def _walk(targets: Array, gross_next: Array, costs: CostConfig, financing: FinancingConfig, half_spread_bps, impact_scale):
-    """`ledger.path` step by step: impact depends on wealth, which the one-pass form cannot know."""
+def trading_room(tape: MarketTape, liquidity: LiquidityConfig | None, first: int, last: int) -> Array | None:
+    """`room` of `run_targets` for rows first … last, from volumes of the whole tape up to each row; None if not limited.
+
+    Raises:
+        MarketDataError: the tape does not know what was traded.
+    """
+    if liquidity is None:
+        return None
+    return Liquidity(liquidity, tape, Backend()).room(np.arange(first, last + 1), np.ones(last + 1 - first))
+
+
+Reach = Callable[[int, Array, Array, Array], Array]
+"""(row, target (B, N), held (B, N), wealth (B,)) → what can be traded to (B, N)."""
+
+
+def _within(room: Array, limits: Array, caps: CapsConfig, symbols: Sequence[str]) -> Reach:
+    """As the environments trade in a thin market."""
+    layer = Constraints(ConstraintsConfig(), caps, symbols, Backend())
+
+    def reach(row: int, target: Array, held: Array, wealth: Array) -> Array:
+        size = np.clip(wealth, SMALLEST, LARGEST)[:, None]
+        return layer.apply(target, held, np.broadcast_to(limits[row], len(held)), room[row] / size)
+
+    return reach
+
+
+def _walk(
+    targets: Array,
+    gross_next: Array,
+    costs: CostConfig,
+    financing: FinancingConfig,
+    half_spread_bps: Array,
+    impact_scale: Array,
+    reach: Reach = lambda row, target, held, wealth: target,
+) -> LedgerStep:
+    """`ledger.path` step by step: impact and room depend on wealth, which the one-pass form cannot know."""
     wealth, held, steps = np.ones(targets.shape[1]), np.zeros_like(targets[0]), []
     for s, target in enumerate(targets):
-        step = ledger.step(wealth, held, target, gross_next[s], costs, financing, half_spread_bps[s], impact_scale[s])
+        traded = reach(s, target, held, wealth)
+        step = ledger.step(wealth, held, traded, gross_next[s], costs, financing, half_spread_bps[s], impact_scale[s])
         step = step._replace(wealth=np.clip(step.wealth, 0.0, None))
         wealth, held = step.wealth, step.weights
         steps.append(step)

@@ -15,9 +15,10 @@ import numpy as np
 
 from envs import ledger
 from envs.errors import ConfigError
+from envs.liquidity import LiquidityConfig
 from envs.tape import MarketTape
 from envs.terms import CapsConfig, CostConfig, FinancingConfig
-from rlplatform.evaluation.backtest import gross_caps, run_targets
+from rlplatform.evaluation.backtest import gross_caps, run_targets, trading_room
 from rlplatform.evaluation.track import Track
 
 Array = np.ndarray
@@ -223,6 +224,7 @@ def judge_baselines(
     config: BaselineConfig | None = None,
     regimes: Mapping[str, Sequence[float]] | None = None,
     only: Collection[str] | None = None,
+    liquidity: LiquidityConfig | None = None,
 ) -> list[Track]:
     """Every standard baseline over [start, end], one continuous path each, with the policy's own costs and financing.
 
@@ -230,6 +232,8 @@ def judge_baselines(
         tape: the whole history; rows before `start` serve the rules as warm-up, rows after `end` are never seen.
         caps: of the baselines; long-only without leverage if not given. A `per_asset` cap also binds ALL_<SYMBOL>.
         only: names of those wanted; all if not given.
+        liquidity: what the market takes of an account of that size, as in the policy's environment. Mandates (`per_asset`,
+            groups, factors, the turnover budget) bind the policy alone: baselines are what else the money could do.
 
     Raises:
         MarketDataError: fewer than two rows lie inside [start, end].
@@ -237,6 +241,7 @@ def judge_baselines(
     caps = caps or CapsConfig()
     first, last = tape.row_range(start, end)
     inside, seen = tape.rows(first, last), tape.rows(0, last)
+    room = trading_room(seen, liquidity, first, last)
     tracks = []
     for name, baseline in standard_baselines(tape.symbols, config, regimes).items():
         if only is not None and name not in only:
@@ -246,5 +251,5 @@ def judge_baselines(
                 "%s needs %d returns and has %d at %s: equal weight until then.", name, baseline.lookback_bars, first, start
             )
         targets = baseline_targets(baseline, seen, first, last, financing, caps)
-        tracks.append(run_targets(name, targets, inside, costs, financing, caps))
+        tracks.append(run_targets(name, targets, inside, costs, financing, caps, room))
     return tracks

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from envs import make
-from envs.accounts import TradingConfig
 from envs.errors import ConfigError, ShapeError
 from envs.indicators import REGIME_NAMES, volatility_regime
 from envs.tape import MarketTape
 from envs.terms import CapsConfig, CostConfig, FinancingConfig
+from envs.trading_config import TradingConfig
 from rlplatform.evaluation.backtest import Policy, run_policy, run_targets
 from rlplatform.evaluation.baselines import Baseline, baseline_targets
 from rlplatform.evaluation.track import Track

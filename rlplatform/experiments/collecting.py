@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from gymnasium.spaces import Discrete
 
-from envs.accounts import EpisodeConfig, TradingTask
+from envs.accounts import TradingTask
 from envs.catalog import CATALOG, make_task
 from envs.errors import ConfigError
+from envs.trading_config import EpisodeConfig
 from envs.trading_env import TradingVectorEnv
 from rlplatform.data import FolderConfig, load_prices
 from rlplatform.data.request import check_choice

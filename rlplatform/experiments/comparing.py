@@ -118,7 +118,7 @@ def _check_dates(tracks: Sequence[Track]) -> None:
 def _benchmark(config: ExperimentConfig, tape: MarketTape, start: str, end: str) -> Track:
     rules, env = config.evaluation.baselines, config.env
     name = find_benchmark(list(standard_baselines(tape.symbols, rules)), config.evaluation.gate.benchmark)
-    return judge_baselines(tape, start, end, env.costs, env.financing, config=rules, only=[name])[0]
+    return judge_baselines(tape, start, end, env.costs, env.financing, config=rules, only=[name], liquidity=env.liquidity)[0]
 
 
 def _notes(entrants: Sequence[_Entrant]) -> list[str]:

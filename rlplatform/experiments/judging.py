@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from envs import make
-from envs.accounts import TradingConfig
 from envs.regime import REGIMES, RegimeConfig, action_names
 from envs.tape import MarketTape
+from envs.trading_config import TradingConfig
 from rlplatform.evaluation.backtest import Policy as Decider
 from rlplatform.evaluation.backtest import run_policy
 from rlplatform.evaluation.baselines import judge_baselines, standard_baselines
@@ -113,16 +113,20 @@ def _baselines(
     config: ExperimentConfig, tape: MarketTape, start: Any, end: Any, only: Collection[str] | None = None
 ) -> list[Track]:
     regimes = named_regimes(tape.symbols) if isinstance(config.env, RegimeConfig) else None
-    rules = config.evaluation.baselines
-    costs, financing = config.env.costs, config.env.financing
-    return judge_baselines(tape, str(start), str(end), costs, financing, config=rules, regimes=regimes, only=only)
+    env, period = config.env, (str(start), str(end))
+    asked = {"config": config.evaluation.baselines, "regimes": regimes, "only": only}
+    return judge_baselines(tape, *period, env.costs, env.financing, liquidity=env.liquidity, **asked)
 
 
 def _notes(config: ExperimentConfig) -> list[str]:
     costs, financing = config.env.costs, config.env.financing
     impact = f" and square-root impact {costs.impact:g}" if costs.impact else ""
+    limit = config.env.liquidity
+    size = "Every track begins with {:,.0f} and trades at most {:g} of an asset's value traded, mean of {} bars, at each close."
+    thin = [] if limit is None else [size.format(limit.capital, limit.participation, limit.adv_bars)]
     return [
         f"Every track pays {costs.proportional_bps:g} bp of traded value{impact}, and {financing.rate_annual:.2%} a year "
         f"on {'gross exposure above 1×' if financing.basis == 'gross' else 'borrowed cash'}.",
         f"Decisions at each close, held to the next; environment {config.env.id}, seed {config.seed}.",
+        *thin,
     ]

@@ -79,11 +79,10 @@ def tape_of(config: ExperimentConfig, prices: Prices, scaler: FeatureScaler, ser
 
 def _with_value_traded(config: ExperimentConfig, tape: MarketTape, prices: Prices) -> MarketTape:
     """With the value traded where the environment limits trades by it; other tapes, and their hashes, stay as they were."""
-    limits = config.env.constraints
-    if limits is None or limits.liquidity is None:
+    if config.env.liquidity is None:
         return tape
     tape = dataclasses.replace(tape, dollar_volume=prices.dollar_volume)
-    limits.liquidity.check_tape(tape)
+    config.env.liquidity.check_tape(tape)
     return tape
 
 

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from envs.accounts import TradingConfig
 from envs.errors import ConfigError
+from envs.trading_config import TradingConfig
 from rlplatform.data.request import check_choice
 from rlplatform.features import FeatureConfig
 from rlplatform.scenarios.config import BlockBootstrapConfig, RegimeGarchConfig, TransformerConfig
@@ -90,7 +90,7 @@ class ScenariosConfig:
                 f"scenarios with features.context.series ({names}): what was published beside prices does not follow from "
                 "them. Leave one of the two out."
             )
-        if env.constraints is not None and env.constraints.liquidity is not None:
+        if env.liquidity is not None:
             raise ConfigError(
                 "scenarios with env.constraints.liquidity: a generated history has no volume. Leave one of the two out."
             )

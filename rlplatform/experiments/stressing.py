@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from envs.indicators import CRISIS
 from envs.tape import MarketTape
+from envs.trading_config import without_liquidity
 from rlplatform.data import Prices
 from rlplatform.evaluation.backtest import Policy as Decider
 from rlplatform.evaluation.baselines import standard_baselines
@@ -83,7 +85,8 @@ def stress(
         model: a scenario model, such as "regime_garch", fitted on the training rows: further kinds of its paths, as they come
             and all in crisis.
     """
-    settings, name = settings or StressConfig(), policy_name(config, policy)
+    settings, name, limited = settings or StressConfig(), policy_name(config, policy), config.env.liquidity is not None
+    config = dataclasses.replace(config, env=without_liquidity(config.env))
     rules = standard_baselines(market.tape.symbols, config.evaluation.baselines)
     against = benchmark or find_benchmark(list(rules), config.evaluation.gate.benchmark)
     paths = scenarios(market.tape, settings)
@@ -103,7 +106,11 @@ def stress(
         benchmark=against,
         rows=tuple(stress_table(paths, players)),
         config=settings,
-        notes=(*_notes(config, market.tape, settings), *([_model_note(config, model)] if model else [])),
+        notes=(
+            *_notes(config, market.tape, settings),
+            *([_model_note(config, model)] if model else []),
+            *(["No volumes are made up: env.constraints.liquidity does not limit these trades."] if limited else []),
+        ),
     )
 
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
-from envs.accounts import EpisodeConfig
 from envs.catalog import make, make_task
 from envs.constraints import ConstraintsConfig
 from envs.errors import ConfigError
@@ -17,6 +16,7 @@ from envs.portfolio import PortfolioConfig
 from envs.regime import RegimeConfig
 from envs.rewards import RewardConfig
 from envs.terms import CostConfig
+from envs.trading_config import EpisodeConfig
 from rlplatform.algorithms.differentiable import DifferentiableTrainingConfig
 from rlplatform.algorithms.differentiable_algorithm import DifferentiableAlgorithm
 from rlplatform.algorithms.differentiable_blind import BlindWindows

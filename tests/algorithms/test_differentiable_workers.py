@@ -6,9 +6,9 @@ import ray
 from numpy.testing import assert_allclose, assert_array_equal
 from ray.exceptions import RayActorError
 
-from envs.accounts import EpisodeConfig
 from envs.catalog import make_task
 from envs.portfolio import PortfolioConfig
+from envs.trading_config import EpisodeConfig
 from rlplatform.algorithms.differentiable import DifferentiableTrainingConfig
 from rlplatform.algorithms.differentiable_algorithm import DifferentiableAlgorithm
 from rlplatform.models.gru import GRUConfig

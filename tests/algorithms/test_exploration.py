@@ -12,9 +12,9 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from torch.testing import assert_close
 
 from envs import make, make_vec
-from envs.accounts import EpisodeConfig
 from envs.catalog import CATALOG, DEMO_ASSETS, demo_tape
 from envs.errors import ConfigError
+from envs.trading_config import EpisodeConfig
 from rlplatform.algorithms.device_env_runner import DeviceEnvRunner
 from rlplatform.algorithms.exploration import ExplorationConfig, drawdown_entry
 from rlplatform.algorithms.ppo import PPOTrainingConfig, build_ppo

@@ -11,13 +11,13 @@ import torch
 from numpy.testing import assert_array_equal
 
 from envs import make, make_vec
-from envs.accounts import EpisodeConfig
 from envs.catalog import DEMO_ASSETS, demo_tape
 from envs.guard_regime import RegimeGuardConfig
 from envs.guards import GuardsConfig, LossShutdownConfig
 from envs.pair_leverage import PairLeverageConfig
 from envs.portfolio import PortfolioConfig
 from envs.regime import RegimeConfig
+from envs.trading_config import EpisodeConfig
 from rlplatform.algorithms.connectors import NormalizeObservations
 from rlplatform.algorithms.device_env_runner import DeviceEnvRunner
 from rlplatform.algorithms.ppo import PPOTrainingConfig, build_ppo

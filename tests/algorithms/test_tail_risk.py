@@ -11,9 +11,9 @@ from ray.rllib.core.learner.training_data import TrainingData
 from torch.testing import assert_close
 
 from envs import make, make_vec
-from envs.accounts import EpisodeConfig
 from envs.catalog import CATALOG, DEMO_ASSETS, demo_tape
 from envs.errors import ConfigError
+from envs.trading_config import EpisodeConfig
 from rlplatform.algorithms.device_env_runner import DeviceEnvRunner
 from rlplatform.algorithms.imitation import MARWILTrainingConfig
 from rlplatform.algorithms.ppo import PPOTrainingConfig, build_ppo

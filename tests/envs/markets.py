@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from envs.accounts import EpisodeConfig, TradingConfig
 from envs.constraints import ConstraintsConfig, FactorBound, GroupCap
 from envs.guard_consensus import ConsensusGateConfig
 from envs.guard_kill_switch import KillSwitchConfig
@@ -19,6 +18,7 @@ from envs.regime import RegimeConfig
 from envs.rewards import RewardConfig
 from envs.tape import MarketTape
 from envs.terms import CapsConfig, CostConfig, FinancingConfig
+from envs.trading_config import EpisodeConfig, TradingConfig
 
 EVERY_TERM = RewardConfig(
     log_growth=1.0,

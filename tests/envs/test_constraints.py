@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose
 
 from envs import make
 from envs.account_path import account_path
-from envs.accounts import Accounts, EpisodeConfig
+from envs.accounts import Accounts
 from envs.backend import Backend
 from envs.catalog import make_task
 from envs.constraints import Constraints, ConstraintsConfig, FactorBound, GroupCap
@@ -20,6 +20,7 @@ from envs.errors import ConfigError
 from envs.guards import LossShutdownConfig
 from envs.portfolio import PortfolioConfig
 from envs.terms import CapsConfig
+from envs.trading_config import EpisodeConfig
 from tests.envs.markets import random_tape
 
 SYMBOLS = ("A", "B", "C", "D")

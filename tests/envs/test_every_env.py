@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from envs import CATALOG, make, make_vec
-from envs.accounts import OBS_LIMIT, EpisodeConfig
+from envs.accounts import OBS_LIMIT
 from envs.backend import Backend
 from envs.ledger import project
 from envs.tape import MarketTape
+from envs.trading_config import EpisodeConfig
 from tests.envs.markets import CASES, random_actions, random_tape, tape_of, with_changed_future
 
 EVERY_CASE = pytest.mark.parametrize("case", CASES)

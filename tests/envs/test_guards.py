@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from envs import make, make_vec
-from envs.accounts import EpisodeConfig
 from envs.backend import Backend
 from envs.errors import ConfigError
 from envs.guard_consensus import ConsensusGate, ConsensusGateConfig
@@ -21,6 +20,7 @@ from envs.guards import LossShutdown, LossShutdownConfig
 from envs.ledger import LedgerStep, project
 from envs.pair_leverage import PairLeverageConfig
 from envs.terms import CapsConfig, CostConfig
+from envs.trading_config import EpisodeConfig
 from tests.envs.markets import CASES, random_actions, random_tape, tape_of
 
 LIBRARIES = pytest.mark.parametrize("library", ["numpy", "torch"])

@@ -11,7 +11,6 @@ from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
 
 from envs import make, make_vec
-from envs.accounts import EpisodeConfig
 from envs.backend import Backend
 from envs.constraints import Constraints, ConstraintsConfig, FactorBound, GroupCap
 from envs.errors import ConfigError, MarketDataError, ShapeError
@@ -21,6 +20,7 @@ from envs.liquidity import Liquidity, LiquidityConfig
 from envs.portfolio import PortfolioConfig
 from envs.tape import MarketTape
 from envs.terms import CapsConfig, CostConfig, FinancingConfig
+from envs.trading_config import EpisodeConfig
 from tests.envs.markets import random_tape, tape_of
 
 LONG = CapsConfig(long_only=True)

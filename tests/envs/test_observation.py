@@ -7,7 +7,6 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from envs import CATALOG, indicators, make, make_vec
-from envs.accounts import EpisodeConfig
 from envs.backend import Backend
 from envs.errors import ConfigError
 from envs.guard_kill_switch import KillSwitchConfig
@@ -17,6 +16,7 @@ from envs.pair_leverage import PairLeverageConfig
 from envs.portfolio import PortfolioConfig
 from envs.regime import RegimeConfig
 from envs.terms import CapsConfig, CostConfig
+from envs.trading_config import EpisodeConfig
 from tests.envs.markets import random_tape, tape_of
 
 WHOLE = EpisodeConfig(length_bars=None, random_start=False)

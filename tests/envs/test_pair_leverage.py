@@ -7,10 +7,10 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from envs import make
-from envs.accounts import EpisodeConfig
 from envs.errors import ConfigError
 from envs.pair_leverage import PairLeverageConfig
 from envs.terms import CostConfig, FinancingConfig
+from envs.trading_config import EpisodeConfig
 from tests.envs.markets import random_actions, random_tape, tape_of
 
 WHOLE = EpisodeConfig(length_bars=None, random_start=False)

@@ -7,13 +7,13 @@ import pytest
 from numpy.testing import assert_allclose
 
 from envs import make
-from envs.accounts import EpisodeConfig
 from envs.errors import ConfigError
 from envs.guards import LossShutdownConfig
 from envs.portfolio import PortfolioConfig
 from envs.rewards import RewardConfig
 from envs.spaces import Simplex
 from envs.terms import CapsConfig, CostConfig
+from envs.trading_config import EpisodeConfig
 from tests.envs.markets import random_tape, tape_of
 
 WHOLE = EpisodeConfig(length_bars=None, random_start=False)

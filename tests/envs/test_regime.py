@@ -7,9 +7,9 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from envs import indicators, make
-from envs.accounts import EpisodeConfig
 from envs.errors import ConfigError
 from envs.regime import ACTIONS, HOLD, REGIMES, RegimeConfig, action_names, volatility_index
+from envs.trading_config import EpisodeConfig
 from tests.envs.markets import random_tape, tape_of
 
 WHOLE = EpisodeConfig(length_bars=None, random_start=False)

@@ -7,7 +7,6 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
-from envs.accounts import EpisodeConfig
 from envs.catalog import make, make_task, make_vec
 from envs.errors import ConfigError, MarketDataError, ShapeError
 from envs.observation import regime_label
@@ -15,6 +14,7 @@ from envs.portfolio import PortfolioConfig
 from envs.regime import RegimeConfig
 from envs.starts import start_rows
 from envs.tape import MarketTape
+from envs.trading_config import EpisodeConfig
 from tests.envs.markets import random_tape, tape_of
 
 EPISODE = PortfolioConfig(episode=EpisodeConfig(length_bars=4))

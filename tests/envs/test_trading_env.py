@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from envs import make, make_vec
-from envs.accounts import EpisodeConfig, TradingConfig
 from envs.backend import Backend
 from envs.errors import ConfigError, MarketDataError, ShapeError
 from envs.pair_leverage import PairLeverageConfig
 from envs.portfolio import PortfolioConfig
 from envs.regime import ACTIONS, RegimeConfig
 from envs.terms import CapsConfig, CostConfig, FinancingConfig
+from envs.trading_config import EpisodeConfig, TradingConfig
 from tests.envs.markets import random_tape, tape_of
 
 NO_COSTS = CostConfig(proportional_bps=0)

@@ -1,16 +1,21 @@
+from dataclasses import replace
+
 import gymnasium as gym
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
 from envs import ledger
-from envs.accounts import EpisodeConfig
+from envs.constraints import ConstraintsConfig
 from envs.errors import ConfigError, ShapeError
+from envs.liquidity import LiquidityConfig
 from envs.regime import ACTIONS, REGIMES, RegimeConfig, RegimeTask
 from envs.tape import MarketTape
 from envs.terms import CapsConfig, CostConfig, FinancingConfig
+from envs.trading_config import EpisodeConfig
 from envs.trading_env import TradingEnv
-from rlplatform.evaluation.backtest import run_policy, run_targets
+from rlplatform.evaluation.backtest import run_policy, run_targets, trading_room
+from rlplatform.evaluation.baselines import BaselineConfig, judge_baselines
 from tests.evaluation.conftest import dates, random_tape
 
 
@@ -147,6 +152,43 @@ class ConstantPolicy:
 
     def act(self, obs, state, deterministic):
         return np.full(len(obs), self.action), state, {}
+
+
+def test_with_room_for_a_quarter_everything_is_bought_in_four_closes(free):
+    tape = MarketTape(dates=dates(6), symbols=("A",), gross=np.ones((6, 1)))
+    track = run_targets("A", np.ones((6, 1)), tape, **free, room=np.full((6, 1), 0.25))
+    assert_allclose(track.weights[:, 0], [0.25, 0.5, 0.75, 1.0, 1.0])
+    doubled = run_targets("A", np.ones((6, 1)), replace(tape, gross=np.full((6, 1), 2.0)), **free, room=np.full((6, 1), 0.25))
+    assert_allclose(doubled.weights[1, 0], 0.4 + 0.25 / 1.25)  # drifted from a quarter, and worth 1.25: less room of its wealth
+
+
+def test_known_targets_in_a_thin_market_are_traded_as_the_environment_trades_them():
+    rng = np.random.default_rng(3)
+    tape = replace(random_tape(rows=320, assets=3), dollar_volume=rng.uniform(50, 500, (320, 3)))
+    liquidity = LiquidityConfig(capital=2_000.0, participation=0.2, adv_bars=5)
+    config = RegimeConfig(
+        costs=CostConfig(proportional_bps=20),
+        constraints=ConstraintsConfig(liquidity=liquidity),
+        episode=EpisodeConfig(length_bars=None, random_start=False),
+    )
+    env = TradingEnv(RegimeTask(config, tape), (260, 319))
+    policy = run_policy("policy", env, ConstantPolicy(ACTIONS.index("EQUAL_WEIGHT")))
+    targets, terms = np.full((60, 3), 0.25), (config.costs, config.financing, config.caps)
+    inside, room = tape.rows(260, 319), trading_room(tape, liquidity, 260, 319)
+    known = run_targets("known", targets, inside, *terms, room)
+    assert_allclose(known.wealth, policy.wealth, rtol=1e-9)
+    assert_allclose(known.weights, policy.weights, atol=1e-9)
+    assert known.weights[0].sum() < 0.2 < run_targets("free", targets, inside, *terms).weights[0].sum()
+
+
+def test_a_small_account_notices_no_liquidity_limit():
+    tape = replace(random_tape(rows=90), dollar_volume=np.full((90, 4), 1e9))
+    terms = CostConfig(), FinancingConfig()
+    rules = BaselineConfig(momentum_bars=20, volatility_bars=20, kelly_bars=20, fit_bars=20)
+    free_to_trade = judge_baselines(tape, None, None, *terms, config=rules)
+    within = judge_baselines(tape, None, None, *terms, config=rules, liquidity=LiquidityConfig(capital=1_000.0))
+    for one, other in zip(free_to_trade, within, strict=True):
+        assert_allclose(other.wealth, one.wealth, rtol=1e-9, err_msg=one.name)
 
 
 def test_a_regime_chosen_for_ever_in_its_environment_is_its_baseline():

@@ -9,10 +9,10 @@ import pytest
 from numpy.testing import assert_allclose
 
 from envs import make
-from envs.accounts import EpisodeConfig
 from envs.errors import ConfigError, ShapeError
 from envs.portfolio import PortfolioConfig
 from envs.regime import ACTIONS, RegimeConfig
+from envs.trading_config import EpisodeConfig
 from rlplatform.evaluation.attribution_plots import plot_effects, plot_effects_over_time
 from rlplatform.evaluation.backtest import run_policy
 from rlplatform.evaluation.shapley import ExplainConfig, coalitions, explain, feature_groups

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from envs.accounts import EpisodeConfig
 from envs.errors import ConfigError, ShapeError
 from envs.indicators import volatility_regime
 from envs.portfolio import PortfolioConfig
 from envs.terms import CostConfig, FinancingConfig
+from envs.trading_config import EpisodeConfig
 from rlplatform.evaluation.baselines import Baseline, fixed, standard_baselines
 from rlplatform.evaluation.stress import (
     SHOCKS,

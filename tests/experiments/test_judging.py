@@ -6,12 +6,22 @@ import json
 import numpy as np
 import pytest
 
+from envs.constraints import ConstraintsConfig
 from envs.errors import ConfigError, MarketDataError
+from envs.liquidity import LiquidityConfig
 from envs.terms import CostConfig
 from rlplatform.data import FolderConfig
 from rlplatform.experiments.config import load_config
 from rlplatform.experiments.evaluating import baselines_table, evaluate_run
-from rlplatform.experiments.judging import IN_SAMPLE, OUT_OF_SAMPLE, check_judging, named_regimes, sample_of, whole_period
+from rlplatform.experiments.judging import (
+    IN_SAMPLE,
+    OUT_OF_SAMPLE,
+    check_judging,
+    judge_policy,
+    named_regimes,
+    sample_of,
+    whole_period,
+)
 from rlplatform.experiments.market import prepare_market
 from rlplatform.experiments.optimum import optimal_log_growth
 from rlplatform.experiments.run_directory import RunDirectory
@@ -39,6 +49,36 @@ def test_three_assets_are_judged_against_the_sixteen_regimes_too(shared_equities
 def test_a_period_that_ends_before_it_starts_is_refused(small_yaml):
     with pytest.raises(ConfigError, match=r"start = 2004-01-01 is after end = 2003-01-01. Swap them"):
         baselines_table(load_config(small_yaml).data, "2004-01-01", "2003-01-01")
+
+
+class Invested:
+    """Asks for everything in the asset, always."""
+
+    def initial_state(self, batch):
+        return None
+
+    def act(self, obs, state, deterministic):
+        return np.tile([0.0, 1.0], (len(obs), 1)), state, {}
+
+
+def test_baselines_trade_in_the_market_that_the_policy_trades_in(small_yaml, tmp_path):
+    """With an account of a million and a hundredth of the volume, nobody is invested at the first close."""
+    config = load_config(small_yaml)
+    prices = prepare_market(config).prices
+    frame = prices.to_frame().rename(columns={prices.symbols[0]: "close"})
+    frame.assign(volume=1e6 / frame["close"]).to_csv(tmp_path / f"{prices.symbols[0]}.csv")
+    limit = ConstraintsConfig(liquidity=LiquidityConfig(capital=1e6, participation=0.01))
+    config = dataclasses.replace(
+        config,
+        data=FolderConfig(path=str(tmp_path), calendar=None),
+        env=dataclasses.replace(config.env, constraints=limit),
+        features=dataclasses.replace(config.features, groups=("returns",)),
+    )
+    verdict = judge_policy(config, prepare_market(config).tape, Invested(), *config.split.test)
+    held = next(track for track in verdict.baselines if track.name == "ALL_MOM").weights[:, 0]
+    np.testing.assert_allclose(held[:20], verdict.policy.weights[:20, 0], atol=1e-6)
+    np.testing.assert_allclose(held[:3], [0.01, 0.02, 0.03], atol=2e-3)
+    assert "trades at most 0.01 of an asset's value traded" in " ".join(verdict.notes)
 
 
 @pytest.mark.parametrize(

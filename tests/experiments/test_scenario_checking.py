@@ -1,10 +1,13 @@
 """`scenarios check` and `stress --scenarios`: tables, figures, and scenarios fitted on training days alone."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from envs.constraints import ConstraintsConfig
+from envs.liquidity import LiquidityConfig
 from rlplatform.evaluation.stress import StressConfig
 from rlplatform.experiments.config import load_config
 from rlplatform.experiments.market import prepare_market
@@ -65,3 +68,15 @@ def test_stress_takes_a_model_s_paths_as_further_kinds_fitted_on_training_days(c
     assert found.notes[-1].startswith("regime_garch: paths of that model, fitted on 2000-06-01 to 2002-12-31")
     without = stress(config, market, Half(), QUICK)
     assert found.rows[: len(without.rows)] == without.rows
+
+
+def test_stress_of_a_policy_under_a_liquidity_limit_says_that_made_up_prices_have_none(config, monkeypatch):
+    from rlplatform.experiments import stressing
+
+    monkeypatch.setattr(stressing, "policy_name", lambda config, policy: "HALF")
+    market = prepare_market(config)
+    limit = ConstraintsConfig(turnover=0.2, liquidity=LiquidityConfig(capital=1e6))
+    found = stress(replace(config, env=replace(config.env, constraints=limit)), market, Half(), QUICK)
+    assert found.notes[-1] == "No volumes are made up: env.constraints.liquidity does not limit these trades."
+    kept = stress(replace(config, env=replace(config.env, constraints=ConstraintsConfig(turnover=0.2))), market, Half(), QUICK)
+    assert found.rows == kept.rows != stress(config, market, Half(), QUICK).rows

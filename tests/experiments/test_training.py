@@ -122,7 +122,7 @@ import sys; sys.modules["ray"] = None
 import json; from pathlib import Path
 from envs import make
 from envs.portfolio import PortfolioConfig
-from envs.accounts import EpisodeConfig
+from envs.trading_config import EpisodeConfig
 from envs.terms import CostConfig
 from rlplatform.data import SyntheticConfig
 from rlplatform.evaluation.backtest import run_policy
