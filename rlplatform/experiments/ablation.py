@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from ray import tune
 
 from envs.errors import PlatformError
 from rlplatform.evaluation.ablation_plot import plot_ablation
@@ -24,11 +23,10 @@ from rlplatform.experiments.judging import backtest
 from rlplatform.experiments.market import Market, prepare_market
 from rlplatform.experiments.optimum import optimal_log_growth
 from rlplatform.experiments.provenance import describe_environment, timestamp
-from rlplatform.experiments.ray_session import ray_session
 from rlplatform.experiments.results_directory import FAILED, FINISHED
 from rlplatform.experiments.storage import stored_afterwards
 from rlplatform.experiments.trial_training import train_trial
-from rlplatform.experiments.tune_session import training_bundles, tune_environment, tune_run_config
+from rlplatform.experiments.tune_session import run_tasks, training_bundles
 from rlplatform.files import replaced_file, write_json, write_text
 from rlplatform.models.policy import Policy
 
@@ -114,48 +112,36 @@ def _train_all(directory: AblationDirectory, ablation: Ablation, jobs: list[Job]
     """One of Tune's trials for each arm and seed."""
     left = [job for job in jobs if _left(directory, job)]
     bundles = max((training_bundles(ablation.config_for(arm)) for arm in ablation.ablation.arms), key=len)
-    concurrent = ablation.ablation.max_concurrent
-    data = {"jobs": left, "path": str(directory.path), "ablation": ablation}
-    with tune_environment(), ray_session(concurrent * len(bundles) + 1):
-        trainable = tune.with_resources(tune.with_parameters(run_job, **data), tune.PlacementGroupFactory(bundles))
-        shutil.rmtree(directory.tune, ignore_errors=True)  # our own records say what is left
-        tune.Tuner(
-            trainable,
-            param_space={"job": tune.grid_search(list(range(len(left))))},
-            tune_config=tune.TuneConfig(max_concurrent_trials=concurrent),
-            run_config=tune_run_config(directory.tune, _Told(directory, left, len(jobs))),
-        ).fit()
+    run_tasks(
+        run_job,
+        left,
+        {"path": str(directory.path), "ablation": ablation},
+        told=partial(_ended, directory, len(jobs)),
+        state=directory.tune,
+        bundles=bundles,
+        concurrent=ablation.ablation.max_concurrent,
+    )
 
 
-class _Told(tune.Callback):
-    """Says that trainings have ended, on standard error."""
-
-    def __init__(self, directory: AblationDirectory, jobs: list[Job], total: int) -> None:
-        self.directory, self.jobs, self.total = directory, jobs, total
-
-    def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        from rlplatform.experiments.progress import TrainingProgress
-
-        note = TrainingProgress().note  # a console cannot be pickled, and Tune pickles its callbacks
-        done = len([run for run in self.directory.trained() if run.record()["status"] == FINISHED])
-        arm, seed = self.jobs[trial.config["job"]]
-        note(f"{done}/{self.total} · {arm}, seed {seed} {self.directory.arm(arm, seed).record().get('status', 'not begun')}")
+def _ended(directory: AblationDirectory, total: int, job: Job) -> list[str]:
+    done = len([run for run in directory.trained() if run.record()["status"] == FINISHED])
+    arm, seed = job
+    return [f"{done}/{total} · {arm}, seed {seed} {directory.arm(arm, seed).record().get('status', 'not begun')}"]
 
 
-def run_job(sample: dict[str, Any], jobs: list[Job], path: str, ablation: Ablation) -> None:
+def run_job(job: Job, path: str, ablation: Ablation) -> None:
     """What Tune calls: train one arm with one seed.
 
     A training that fails for a reason of its own, such as a loss that is no number, ends with its error written down. What
     may go better the next time is raised, so that Tune tries again.
     """
-    arm, seed = jobs[sample["job"]]
+    arm, seed = job
     trial = AblationDirectory(Path(path)).arm(arm, seed)
     try:
         train_trial(ablation.config_for(arm, seed), trial, {"arm": arm})
     except Exception as error:
         if not trial.fail(error):
             raise
-    tune.report({"done": 1})
 
 
 def _check_all_trained(directory: AblationDirectory, jobs: list[Job]) -> None:

@@ -1,15 +1,18 @@
-"""What sweeps and walk-forwards share of Ray Tune: its settings, what one training takes of a cluster, how failures are met."""
+"""What sweeps, ablations and walk-forwards share of Ray Tune: its settings, what a training takes of a cluster, trials."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ray import tune
 
 from rlplatform.experiments.config import ExperimentConfig
+from rlplatform.experiments.ray_session import ray_session
 
 ATTEMPTS = 3  # of a training whose process or node died; what fails for a reason of its own is not tried again
 ENVIRONMENT = {
@@ -52,3 +55,52 @@ def tune_environment() -> Iterator[None]:
     finally:
         for name in added:
             os.environ.pop(name, None)
+
+
+def run_tasks(
+    run: Callable[..., None],
+    tasks: Sequence[Any],
+    given: Mapping[str, Any],
+    *,
+    told: Callable[[Any], Iterable[str]],
+    state: Path,
+    bundles: list[dict[str, float]],
+    concurrent: int,
+) -> None:
+    """Every task as one of Tune's trials, in a Ray session of their own.
+
+    Args:
+        run: `run(task, **given)`; what it raises may go better the next time, and Tune tries again.
+        told: lines for standard error once a task has ended; Tune pickles it.
+        state: directory of Tune's own state, begun anew: our records say what is left.
+        bundles: what one task takes, from `training_bundles`.
+        concurrent: tasks at once.
+    """
+    trainable = tune.with_parameters(_run_task, run=run, tasks=tasks, given=given)
+    with tune_environment(), ray_session(concurrent * len(bundles) + 1):
+        shutil.rmtree(state, ignore_errors=True)
+        tune.Tuner(
+            tune.with_resources(trainable, tune.PlacementGroupFactory(bundles)),
+            param_space={"task": tune.grid_search(list(range(len(tasks))))},
+            tune_config=tune.TuneConfig(max_concurrent_trials=concurrent),
+            run_config=tune_run_config(state, _Told(tasks, told)),
+        ).fit()
+
+
+def _run_task(sample: dict[str, int], run: Callable[..., None], tasks: Sequence[Any], given: Mapping[str, Any]) -> None:
+    run(tasks[sample["task"]], **given)
+    tune.report({"done": 1})
+
+
+class _Told(tune.Callback):
+    """Says that tasks have ended, on standard error."""
+
+    def __init__(self, tasks: Sequence[Any], told: Callable[[Any], Iterable[str]]) -> None:
+        self.tasks, self.told = tasks, told
+
+    def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        from rlplatform.experiments.progress import TrainingProgress
+
+        note = TrainingProgress().note  # a console cannot be pickled, and Tune pickles its callbacks
+        for line in self.told(self.tasks[trial.config["task"]]):
+            note(line)

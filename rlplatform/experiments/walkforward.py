@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from ray import tune
 
 from envs.errors import PlatformError
 from rlplatform.evaluation.report import write_report
@@ -18,11 +17,10 @@ from rlplatform.experiments.judged_report import guards_in_manifest, report_deta
 from rlplatform.experiments.loading import plain
 from rlplatform.experiments.market import Market, prepare_market
 from rlplatform.experiments.provenance import timestamp
-from rlplatform.experiments.ray_session import ray_session
 from rlplatform.experiments.results_directory import FAILED, FINISHED
 from rlplatform.experiments.storage import stored_afterwards
 from rlplatform.experiments.trial_training import train_trial
-from rlplatform.experiments.tune_session import training_bundles, tune_environment, tune_run_config
+from rlplatform.experiments.tune_session import run_tasks, training_bundles
 from rlplatform.experiments.walkforward_directory import Folds, Walk, WalkForwardDirectory
 from rlplatform.experiments.walkforward_path import WalkForwardResult
 from rlplatform.experiments.walkforward_rejudging import judge_trained
@@ -108,44 +106,31 @@ def _train_all(directory: WalkForwardDirectory, walk: Walk, folds: Folds, dates:
     else:
         chains = [[(number, seed)] for number in numbers for seed in seeds]
     chains = [chain for chain in chains if any(_left(directory, job) for job in chain)]
-    bundles = training_bundles(walk.base)
-    data = {"chains": chains, "path": str(directory.path), "walk": walk, "folds": folds, "dates": dates}
-    concurrent = walk.walkforward.max_concurrent
-    with tune_environment(), ray_session(concurrent * len(bundles) + 1):
-        trainable = tune.with_resources(tune.with_parameters(run_chain, **data), tune.PlacementGroupFactory(bundles))
-        shutil.rmtree(directory.tune, ignore_errors=True)  # our own records say what is left
-        tune.Tuner(
-            trainable,
-            param_space={"chain": tune.grid_search(list(range(len(chains))))},
-            tune_config=tune.TuneConfig(max_concurrent_trials=concurrent),
-            run_config=tune_run_config(directory.tune, _Told(directory, chains, len(folds) * len(seeds))),
-        ).fit()
+    run_tasks(
+        run_chain,
+        chains,
+        {"path": str(directory.path), "walk": walk, "folds": folds, "dates": dates},
+        told=partial(_ended, directory, len(folds) * len(seeds)),
+        state=directory.tune,
+        bundles=training_bundles(walk.base),
+        concurrent=walk.walkforward.max_concurrent,
+    )
 
 
-class _Told(tune.Callback):
-    """Says that folds have ended, on standard error."""
-
-    def __init__(self, directory: WalkForwardDirectory, chains: list[list[Job]], total: int) -> None:
-        self.directory, self.chains, self.total = directory, chains, total
-
-    def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        from rlplatform.experiments.progress import TrainingProgress
-
-        note = TrainingProgress().note  # a console cannot be pickled, and Tune pickles its callbacks
-        done = len([path for path in self.directory.folds() if path.record()["status"] == FINISHED])
-        for number, seed in self.chains[trial.config["chain"]]:
-            record = self.directory.fold(number, seed).record()
-            note(f"{done}/{self.total} · fold {number}, seed {seed} {record.get('status', 'not begun')}")
+def _ended(directory: WalkForwardDirectory, total: int, chain: list[Job]) -> list[str]:
+    done = len([path for path in directory.folds() if path.record()["status"] == FINISHED])
+    status = {job: directory.fold(*job).record().get("status", "not begun") for job in chain}
+    return [f"{done}/{total} · fold {number}, seed {seed} {status[number, seed]}" for number, seed in chain]
 
 
-def run_chain(sample: dict[str, Any], chains: list[list[Job]], path: str, walk: Walk, folds: Folds, dates: Any) -> None:
+def run_chain(chain: list[Job], path: str, walk: Walk, folds: Folds, dates: Any) -> None:
     """What Tune calls: train the folds of one chain that have not been trained, oldest first.
 
     A training that fails for a reason of its own, such as a loss that is no number, ends the chain with its error written
     down. What may go better the next time is raised, so that Tune tries again.
     """
     directory = WalkForwardDirectory(Path(path))
-    for number, seed in chains[sample["chain"]]:
+    for number, seed in chain:
         if not _left(directory, (number, seed)):
             continue
         start = directory.fold(number - 1, seed).path if walk.walkforward.warm_start and number > 0 else None
@@ -156,7 +141,6 @@ def run_chain(sample: dict[str, Any], chains: list[list[Job]], path: str, walk: 
             if not trial.fail(error):
                 raise
             break
-    tune.report({"done": 1})
 
 
 def _check_all_trained(directory: WalkForwardDirectory, jobs: list[Job]) -> None:

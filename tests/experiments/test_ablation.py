@@ -49,9 +49,8 @@ def write(folder: Path, block: str | None = None) -> Path:
 
 def train_here(directory, ablation, jobs):
     """In this process, without Tune."""
-    left = [job for job in jobs if module._left(directory, job)]
-    for number in range(len(left)):
-        run_job({"job": number}, left, str(directory.path), ablation)
+    for job in (job for job in jobs if module._left(directory, job)):
+        run_job(job, str(directory.path), ablation)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +59,6 @@ def ablated(tmp_path_factory, ray_session):
     directory = new_ablation(load_ablation(write(tmp_path_factory.mktemp("ablation"))))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_train_all", train_here)
-        patch.setattr(module.tune, "report", lambda figures: None)
         return directory, run_ablation(directory)
 
 
@@ -133,7 +131,6 @@ def test_deflated_statistics_of_an_arm_count_every_training(ablated):
 @pytest.mark.slow
 def test_what_was_under_way_is_trained_again_and_what_was_finished_is_not(tmp_path, monkeypatch, ray_session):
     directory = new_ablation(load_ablation(write(tmp_path, "arms: {a: {}, b: {training.gamma: 0.9}}")))
-    monkeypatch.setattr(module.tune, "report", lambda figures: None)
     stopped_after = []
 
     def stop_after_one(directory, ablation, jobs):
@@ -156,7 +153,6 @@ def test_what_was_under_way_is_trained_again_and_what_was_finished_is_not(tmp_pa
 def test_a_training_that_diverges_is_named_with_what_to_do(tmp_path, monkeypatch, ray_session):
     block = "arms: {a: {}, wild: {training.learning_rate: 1.0e+30, training.grad_clip: null}}"
     directory = new_ablation(load_ablation(write(tmp_path, block)))
-    monkeypatch.setattr(module.tune, "report", lambda figures: None)
     monkeypatch.setattr(module, "_train_all", train_here)
     with pytest.raises(AblationFailedError, match=r"wild, seed 3: .* rlplatform ablation --resume"):
         run_ablation(directory)

@@ -63,11 +63,10 @@ def walked(tmp_path_factory, ray_session):
 
     def train_here(directory, walk, folds, dates):
         jobs = [(fold.number, seed) for fold in folds for seed in walk.seeds]
-        run_chain({"chain": 0}, [jobs], str(directory.path), walk, folds, dates)
+        run_chain(jobs, str(directory.path), walk, folds, dates)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(walkforward, "_train_all", train_here)
-        patch.setattr(walkforward.tune, "report", lambda figures: None)
         return directory, run_walk(directory)
 
 
@@ -209,14 +208,13 @@ def test_with_a_warm_start_a_fold_begins_with_the_policy_of_the_fold_before(tmp_
         trial.end("finished")
 
     monkeypatch.setattr(walkforward, "train_trial", note_and_finish)
-    monkeypatch.setattr(walkforward.tune, "report", lambda figures: None)
     walk = directory.walk()
     dates = prepare_market(walk.base).tape.dates
     folds = walk.folds(dates)
     jobs = [(fold.number, 3) for fold in folds]
-    run_chain({"chain": 0}, [jobs], str(directory.path), walk, folds, dates)
+    run_chain(jobs, str(directory.path), walk, folds, dates)
     assert begun == [(0, None), *((k, str(directory.fold(k - 1, 3).path)) for k in range(1, len(folds)))]
-    run_chain({"chain": 0}, [jobs], str(directory.path), walk, folds, dates)
+    run_chain(jobs, str(directory.path), walk, folds, dates)
     assert len(begun) == len(folds)  # nothing is trained twice
 
 

@@ -109,10 +109,9 @@ def test_a_mistake_in_the_block_says_what_was_expected(tmp_path, block, message)
 def test_it_trains_every_split_and_tells_every_path(tmp_path, ray_session, monkeypatch):
     def train_here(directory, walk, folds, dates):
         jobs = [(fold.number, seed) for fold in folds for seed in walk.seeds]
-        run_chain({"chain": 0}, [jobs], str(directory.path), walk, folds, dates)
+        run_chain(jobs, str(directory.path), walk, folds, dates)
 
     monkeypatch.setattr(walkforward, "_train_all", train_here)
-    monkeypatch.setattr(walkforward.tune, "report", lambda figures: None)
     directory = new_walk(load_walk(write(tmp_path, BLOCK)))
     result = run_walk(directory)
     assert len(result.paths) == 4
