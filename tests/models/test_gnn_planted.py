@@ -8,6 +8,7 @@ import pytest
 from envs import make
 from rlplatform.data import make_market
 from rlplatform.data.log_optimal import Forecast, log_optimal_weights
+from rlplatform.experiments.ablation_config import load_ablation
 from rlplatform.experiments.config import ExperimentConfig, load_config
 from rlplatform.experiments.judging import backtest
 from rlplatform.experiments.market import prepare_market
@@ -61,3 +62,12 @@ def test_a_gnn_uses_relations_and_takes_them_along_to_30_assets(tmp_path, ray_se
 def test_an_mlp_has_learnt_less_after_as_many_env_steps(tmp_path, ray_session):
     config = config_of(tmp_path, "model.kind=mlp")
     assert share_of_optimum(config, trained(config)) <= 0.80
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(("arm", "least"), [("tqc_gnn", 0.94), ("differentiable_gnn", 0.94)])
+def test_replay_and_gradients_bring_a_gnn_nearer_to_the_optimum_than_ppo_comes(tmp_path, ray_session, arm, least):
+    """PPO's GNN reaches 0.89 in 200k env steps; these are the file's own arms, 0.97 to 0.99 over three seeds."""
+    path = REPOSITORY / "tune_configs" / "planted_lead_lag.yaml"
+    config = load_ablation(path, [f"results_dir={tmp_path}"]).config_for(arm, 0)
+    assert share_of_optimum(config, trained(config)) >= least

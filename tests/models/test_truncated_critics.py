@@ -1,5 +1,6 @@
 """Truncated quantile critics: pooling, truncation and tail weights by hand, then laws."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -10,8 +11,10 @@ from ray.rllib.core.columns import Columns
 from torch.testing import assert_close
 
 from envs.spaces import Simplex
+from rlplatform.models.gnn import GNNConfig
 from rlplatform.models.gru import GRUConfig
 from rlplatform.models.heads import LogisticNormalHead
+from rlplatform.models.layout import ObservationLayout
 from rlplatform.models.mlp import MLPConfig
 from rlplatform.models.q_module import q_module_spec
 from rlplatform.models.quantile_critic import shortfall_utility
@@ -19,7 +22,8 @@ from rlplatform.models.rl_module import HIDDEN
 from rlplatform.models.tqc_module import TQCModule
 from rlplatform.models.truncated_critics import QuantileCritics, pooled, risk_weights, truncated
 
-MODELS = [MLPConfig(layers=(8,)), GRUConfig(embedding_size=8, hidden_size=8)]
+GRAPH = GNNConfig(hidden_size=8, graph="full").bound_to(ObservationLayout(("A", "B"), ("A.x", "B.x", "drawdown")))
+MODELS = [MLPConfig(layers=(8,)), GRUConfig(embedding_size=8, hidden_size=8), GRAPH, replace(GRAPH, memory="gru")]
 every_model = pytest.mark.parametrize("model", MODELS, ids=lambda m: m.kind)
 
 
@@ -53,8 +57,8 @@ def test_the_weighted_atoms_are_the_mean_and_rockafellars_cvar(count, alpha, wei
 
 @every_model
 def test_many_actions_of_one_observation_are_valued_as_one_by_one(model):
-    critics = QuantileCritics(model, 3, LogisticNormalHead(2), critics=3, quantiles=5, layers=(6,))
-    features, actions = critics.features(torch.randn(4, 7, 3)), torch.randn(4, 7, 2)
+    critics = QuantileCritics(model, 3, LogisticNormalHead(3), critics=3, quantiles=5, layers=(6,))
+    features, actions = critics.features(torch.randn(4, 7, 3)), torch.randn(4, 7, 3)
     together = critics(features, actions)
     assert together.shape == (3, 4, 7, 5)
     assert_close(together[:, 2, 4], critics(features[2, 4], actions[2, 4]))
@@ -62,7 +66,7 @@ def test_many_actions_of_one_observation_are_valued_as_one_by_one(model):
 
 
 def test_memory_of_the_critics_ends_with_the_episode():
-    critics = QuantileCritics(MODELS[1], 3, LogisticNormalHead(2), critics=1, quantiles=4, layers=())
+    critics = QuantileCritics(MODELS[1], 3, LogisticNormalHead(3), critics=1, quantiles=4, layers=())
     obs, first = torch.randn(1, 6, 3), torch.tensor([[True, False, False, True, False, False]])
     assert_close(critics.features(obs, first)[:, 3:], critics.features(obs[:, 3:]))
     assert not torch.allclose(critics.features(obs)[:, 3:], critics.features(obs[:, 3:]))
