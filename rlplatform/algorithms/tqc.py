@@ -50,7 +50,8 @@ class TQCTrainingConfig(AlgorithmSettings):
         learning_starts: transitions before the first gradient step, by the fresh policy.
         burn_in: first rows of each sequence that only warm up the memory (Kapturowski et al. 2019); 0 without memory.
         learning_rate: Adam's, of policy, value head and temperature; number or schedule.
-        critic_learning_rate: Adam's, of the critics; number or schedule.
+        critic_learning_rate: Adam's, of the critics; number or schedule. An actor that is as fast as they are runs to a corner
+            of the action space before they know better.
         gamma: discount a step; 0 looks at the next bar alone.
         tau: share of the way that slow copies go in each gradient step.
         grad_clip: largest norm of each part's gradient; None for no limit.
@@ -79,13 +80,13 @@ class TQCTrainingConfig(AlgorithmSettings):
     num_env_runners: int = 0
     num_envs_per_env_runner: int = 64
     rollout_length: int = 32
-    gradient_steps: int = 64
+    gradient_steps: int = 128
     batch_size: int = 512
     buffer_size: int = 100_000
     learning_starts: int = 10_000
     burn_in: int = 0
-    learning_rate: float | Schedule = 1e-3
-    critic_learning_rate: float | Schedule = 1e-3
+    learning_rate: float | Schedule = 2e-4
+    critic_learning_rate: float | Schedule = 3e-3
     gamma: float = 0.99
     tau: float = 0.005
     grad_clip: float | None = 10.0
