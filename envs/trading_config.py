@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from envs.constraints import ConstraintsConfig
 from envs.errors import ConfigError
@@ -58,10 +58,3 @@ class TradingConfig:
     def liquidity(self) -> LiquidityConfig | None:
         """Of the constraints; None where what the market trades does not limit the account."""
         return None if self.constraints is None else self.constraints.liquidity
-
-
-def without_liquidity(config: TradingConfig) -> TradingConfig:
-    """The same environment for prices whose volumes nobody knows; every other constraint stays."""
-    if config.liquidity is None:
-        return config
-    return replace(config, constraints=replace(config.constraints, liquidity=None))

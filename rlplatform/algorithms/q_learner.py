@@ -168,7 +168,7 @@ def check_for_weights(training: QTrainingConfig, model: ModelConfig, obs_size: i
     if model.encoder(obs_size).state_size:
         raise ConfigError(
             f"training.algorithm = {training.algorithm} values single transitions; model.kind = {model.kind!r} has memory. "
-            "Use mlp, or gnn with model.memory: none; with memory bc, marwil or discrete_cql."
+            "Use mlp, or gnn with model.memory: none; with memory bc or marwil."
         )
 
 

@@ -117,15 +117,24 @@ def _after_history(name: str, path: Array, rows: Array, tape: MarketTape, histor
 
 
 def rule_player(
-    name: str, baseline: Baseline, costs: CostConfig, financing: FinancingConfig, caps: CapsConfig | None = None
+    name: str,
+    baseline: Baseline,
+    costs: CostConfig,
+    financing: FinancingConfig,
+    caps: CapsConfig | None = None,
+    room: Callable[[Scenario], Array | None] = lambda scenario: None,
 ) -> Player:
-    """Replays a rule on past returns."""
+    """Replays a rule on past returns.
+
+    Args:
+        room: how much can be traded at each row from the scenario's first decision on, as `run_targets` takes it.
+    """
     limits = caps or CapsConfig()
 
     def play(scenario: Scenario) -> Track:
         last = len(scenario.tape) - 1
         targets = baseline_targets(baseline, scenario.tape, scenario.first, last, financing, limits)
-        return run_targets(name, targets, scenario.tape.rows(scenario.first, last), costs, financing, limits)
+        return run_targets(name, targets, scenario.tape.rows(scenario.first, last), costs, financing, limits, room(scenario))
 
     return play
 

@@ -192,6 +192,8 @@ def _run(entry: RunEntry, name: str, config: BenchConfig, prices: Prices) -> Ben
     notes = []
     if (settings.env.costs, settings.env.financing) != (config.costs, config.financing):
         notes.append(f"{name} was trained under other costs or financing.")
+    if settings.env.liquidity is not None:
+        notes.append(f"{name} keeps its own env.constraints.liquidity; baselines and weights from files trade without.")
     return BenchmarkEntry(
         kind="run",
         track=track,

@@ -129,6 +129,8 @@ def _notes(entrants: Sequence[_Entrant]) -> list[str]:
     for entrant in entrants[1:]:
         if (entrant.config.env.costs, entrant.config.env.financing) != (costs, first.config.env.financing):
             notes.append(f"{entrant.name} was trained under other costs or financing.")
+        if entrant.config.env.liquidity != first.config.env.liquidity:
+            notes.append(f"{entrant.name} keeps its own env.constraints.liquidity, which is not that of {first.name}.")
         if entrant.config.data != first.config.data:
             notes.append(f"{entrant.name} trades other prices than {first.name}.")
     return notes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,9 +9,9 @@ import numpy as np
 
 from envs.indicators import CRISIS
 from envs.tape import MarketTape
-from envs.trading_config import without_liquidity
 from rlplatform.data import Prices
 from rlplatform.evaluation.backtest import Policy as Decider
+from rlplatform.evaluation.backtest import trading_room
 from rlplatform.evaluation.baselines import standard_baselines
 from rlplatform.evaluation.gate import find_benchmark
 from rlplatform.evaluation.scoretable import percent
@@ -85,8 +84,7 @@ def stress(
         model: a scenario model, such as "regime_garch", fitted on the training rows: further kinds of its paths, as they come
             and all in crisis.
     """
-    settings, name, limited = settings or StressConfig(), policy_name(config, policy), config.env.liquidity is not None
-    config = dataclasses.replace(config, env=without_liquidity(config.env))
+    settings, name = settings or StressConfig(), policy_name(config, policy)
     rules = standard_baselines(market.tape.symbols, config.evaluation.baselines)
     against = benchmark or find_benchmark(list(rules), config.evaluation.gate.benchmark)
     paths = scenarios(market.tape, settings)
@@ -98,19 +96,19 @@ def stress(
         for path in paths
     }
     env = whole_period(config.env)
+
+    def room(path: Scenario) -> np.ndarray | None:
+        return trading_room(observed[path.tape.sha256], env.liquidity, path.first, len(path.tape) - 1)
+
     players: dict[str, Player] = {name: policy_player(name, policy, env, lambda tape: observed[tape.sha256])}
     for rule in (against, *_rules(list(rules))):
-        players.setdefault(rule, rule_player(rule, rules[rule], env.costs, env.financing))
+        players.setdefault(rule, rule_player(rule, rules[rule], env.costs, env.financing, room=room))
     return StressFindings(
         policy=name,
         benchmark=against,
         rows=tuple(stress_table(paths, players)),
         config=settings,
-        notes=(
-            *_notes(config, market.tape, settings),
-            *([_model_note(config, model)] if model else []),
-            *(["No volumes are made up: env.constraints.liquidity does not limit these trades."] if limited else []),
-        ),
+        notes=(*_notes(config, market.tape, settings), *([_model_note(config, model)] if model else [])),
     )
 
 

@@ -1,13 +1,17 @@
 """Runs against each other: the same days, the same costs, and a clear line for what cannot be compared."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from envs.constraints import ConstraintsConfig
 from envs.errors import ConfigError
+from envs.liquidity import LiquidityConfig
 from rlplatform.evaluation.significance import BootstrapConfig
-from rlplatform.experiments.comparing import common_period, compare_runs
+from rlplatform.experiments.comparing import _Entrant, _notes, common_period, compare_runs
+from rlplatform.experiments.config import load_config
 from rlplatform.experiments.run_directory import RunDirectory
 from tests.experiments.untrained import untrained_run
 
@@ -78,3 +82,13 @@ def test_test_periods_that_do_not_meet_are_refused():
     with pytest.raises(ConfigError, match="late is tested from 2004-01-01 and early until 2003-12-31: no day in common"):
         common_period(periods)
     assert common_period({"a": ("2003-01-01", "2004-12-31"), "b": ("2004-01-01", "2005-12-31")}) == ("2004-01-01", "2004-12-31")
+
+
+def test_a_liquidity_limit_that_only_one_run_has_is_said(runs, small_yaml):
+    free = load_config(small_yaml)
+    limit = ConstraintsConfig(liquidity=LiquidityConfig(capital=1e6))
+    limited = replace(free, env=replace(free.env, constraints=limit))
+    entrants = [_Entrant(runs[0], config, name) for config, name in ((free, "A"), (limited, "B"), (free, "C"))]
+    assert [note for note in _notes(entrants) if "liquidity" in note] == [
+        "B keeps its own env.constraints.liquidity, which is not that of A."
+    ]

@@ -8,6 +8,7 @@ import pytest
 
 from envs.constraints import ConstraintsConfig
 from envs.liquidity import LiquidityConfig
+from rlplatform.data import FolderConfig
 from rlplatform.evaluation.stress import StressConfig
 from rlplatform.experiments.config import load_config
 from rlplatform.experiments.market import prepare_market
@@ -70,13 +71,27 @@ def test_stress_takes_a_model_s_paths_as_further_kinds_fitted_on_training_days(c
     assert found.rows[: len(without.rows)] == without.rows
 
 
-def test_stress_of_a_policy_under_a_liquidity_limit_says_that_made_up_prices_have_none(config, monkeypatch):
+class Invested(Half):
+    """Asks for everything in the asset, always."""
+
+    def act(self, obs, state, deterministic):
+        return np.tile([0.0, 1.0], (len(obs), 1)), state, {}
+
+
+def test_under_a_liquidity_limit_policy_and_rules_are_stressed_alike(config, tmp_path, monkeypatch):
+    """An account of a million and a hundredth of the volume of the drawn days: it takes long to be invested."""
     from rlplatform.experiments import stressing
 
-    monkeypatch.setattr(stressing, "policy_name", lambda config, policy: "HALF")
-    market = prepare_market(config)
-    limit = ConstraintsConfig(turnover=0.2, liquidity=LiquidityConfig(capital=1e6))
-    found = stress(replace(config, env=replace(config.env, constraints=limit)), market, Half(), QUICK)
-    assert found.notes[-1] == "No volumes are made up: env.constraints.liquidity does not limit these trades."
-    kept = stress(replace(config, env=replace(config.env, constraints=ConstraintsConfig(turnover=0.2))), market, Half(), QUICK)
-    assert found.rows == kept.rows != stress(config, market, Half(), QUICK).rows
+    monkeypatch.setattr(stressing, "policy_name", lambda config, policy: "INVESTED")
+    prices = prepare_market(config).prices
+    frame = prices.to_frame().rename(columns={prices.symbols[0]: "close"})
+    frame.assign(volume=1e6 / frame["close"]).to_csv(tmp_path / f"{prices.symbols[0]}.csv")
+    plain = replace(
+        config, data=FolderConfig(path=str(tmp_path), calendar=None), features=replace(config.features, groups=("returns",))
+    )
+    limit = ConstraintsConfig(liquidity=LiquidityConfig(capital=1e6, participation=0.01))
+    limited = replace(plain, env=replace(plain.env, constraints=limit))
+    free, found = (stress(c, prepare_market(c), Invested(), QUICK, benchmark="ALL_MOM") for c in (plain, limited))
+    for policy, rule, without in zip(found.of("INVESTED"), found.of("ALL_MOM"), free.of("INVESTED"), strict=True):
+        assert policy.median_return == pytest.approx(rule.median_return, abs=1e-6)
+        assert abs(policy.median_drawdown) < 0.5 * abs(without.median_drawdown)
