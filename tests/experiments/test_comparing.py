@@ -88,7 +88,7 @@ def test_a_liquidity_limit_that_only_one_run_has_is_said(runs, small_yaml):
     free = load_config(small_yaml)
     limit = ConstraintsConfig(liquidity=LiquidityConfig(capital=1e6))
     limited = replace(free, env=replace(free.env, constraints=limit))
-    entrants = [_Entrant(runs[0], config, name) for config, name in ((free, "A"), (limited, "B"), (free, "C"))]
+    entrants = [_Entrant(run=runs[0], config=config, name=name) for config, name in ((free, "A"), (limited, "B"), (free, "C"))]
     assert [note for note in _notes(entrants) if "liquidity" in note] == [
         "B keeps its own env.constraints.liquidity, which is not that of A."
     ]
