@@ -9,7 +9,7 @@ import numpy as np
 
 from envs.errors import ConfigError
 from rlplatform.evaluation.ablation import ArmEdge, compare_arms, signed
-from rlplatform.evaluation.comparison import shown_p
+from rlplatform.evaluation.comparison import said_p
 from rlplatform.evaluation.metrics import finite_or_none, share_of, sharpe_ratio, summarize
 from rlplatform.evaluation.scoretable import number, percent
 from rlplatform.evaluation.significance import BootstrapConfig
@@ -99,7 +99,7 @@ class AblationResult:
         said = "; ".join(found) if found else f"no arm is shown to differ from {self.reference}"
         luck = ""
         if self.superiority is not None and np.isfinite(self.superiority.p_value):
-            luck = f"; of these very trainings p = {shown_p(self.superiority.p_value)} that none grows faster (SPA)"
+            luck = f"; of these very trainings {said_p(self.superiority.p_value)} that none grows faster (SPA)"
         return f"{start} to {end}, {seeds}: {said}{luck}."
 
     def shares_of_optimum(self, period: str, arm: str) -> list[float | None]:

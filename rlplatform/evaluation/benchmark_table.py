@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from envs.errors import ConfigError
-from rlplatform.evaluation.comparison import shown_p
+from rlplatform.evaluation.comparison import said_p, shown_p
 from rlplatform.evaluation.deflated import SharpeEvidence, Trials, judge_sharpe
 from rlplatform.evaluation.gate import GateConfig, GateReport, check
 from rlplatform.evaluation.scoretable import ScoreTable, number, percent
@@ -89,7 +89,7 @@ class BenchmarkTable:
         parts += [f"no edge shown for {', '.join(rest)}"] if rest else []
         counted = ""
         if self.superiority is not None and len(self.superiority.compared) > 1:
-            counted = f"; counting all {len(self.superiority.compared)}, p = {shown_p(self.superiority.p_value)}"
+            counted = f"; counting all {len(self.superiority.compared)}, {said_p(self.superiority.p_value)}"
         level = f"{percent(self.confidence, 0)} intervals of log growth"
         seen = [entry.name for entry in self.entries if entry.in_sample]
         warning = f" IN SAMPLE: training or validation of {', '.join(seen)} saw some of these days." if seen else ""

@@ -212,3 +212,9 @@ def shown_p(value: float) -> str:
     """A p-value for print; a dash where undefined."""
     finite = finite_or_none(value)
     return "–" if finite is None else "< 0.001" if finite < 0.001 else number(finite, 3)
+
+
+def said_p(value: float) -> str:
+    """A p-value in a sentence: "p = 0.025", "p < 0.001"."""
+    shown = shown_p(value)
+    return f"p {shown}" if shown.startswith("<") else f"p = {shown}"

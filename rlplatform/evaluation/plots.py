@@ -30,6 +30,8 @@ from rlplatform.evaluation.track import Track
 
 Array = np.ndarray
 LOSSES = ("policy_loss", "critic_loss", "total_loss")  # of an offline training, the first that it reports
+_A_DECADE = (1, 1.5, 2, 3, 4, 6, 8), (1, 2, 5), (1,)  # ticks of a log axis
+_DECADES_APART = 2, 5, 10, 20, 50, 100
 LOG_SCALE_FROM = 3.0  # highest over lowest wealth above which equal steps of growth no longer look equal
 
 
@@ -194,10 +196,11 @@ def _wealth_axis(axes: Axes, wealths: Sequence[Array]) -> None:
 
 
 def _log_ticks(lowest: float, highest: float) -> list[float]:
-    """Round numbers, about five to eight of them."""
-    decades = range(math.floor(math.log10(lowest)), math.ceil(math.log10(highest)) + 1)
-    for steps in ((1, 1.5, 2, 3, 4, 6, 8), (1, 2, 5), (1,)):
-        ticks = [step * 10.0**k for k in decades for step in steps]
+    """Round numbers, nine of them at most: several a decade, every decade, or powers of ten further apart."""
+    first, last = math.floor(math.log10(lowest)), math.ceil(math.log10(highest))
+    several = [[step * 10.0**k for k in range(first, last + 1) for step in steps] for steps in _A_DECADE]
+    further = [[10.0**k for k in range(first, last + 1) if k % stride == 0] for stride in _DECADES_APART]
+    for ticks in (*several, *further):
         inside = [tick for tick in ticks if lowest * 0.97 <= tick <= highest * 1.03]
         if len(inside) <= 9:
             break

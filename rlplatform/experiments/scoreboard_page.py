@@ -12,7 +12,7 @@ _STYLE = """
   :root { --ink: #e6e9ef; --muted: #9aa4b2; --rule: #2b3442; --page: #11161e; --first: #182231; --accent: #6fb1f2; }
 }
 * { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 84rem; padding: 1.5rem 1rem 3rem; color: var(--ink); background: var(--page);
+body { margin: 0 auto; max-width: 100rem; padding: 1.5rem 1rem 3rem; color: var(--ink); background: var(--page);
   font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
 h1 { font-size: 1.5rem; margin: 0 0 .5rem; } h2 { font-size: 1.1rem; margin: 2.5rem 0 .5rem; }
 p { color: var(--muted); max-width: 46rem; margin: 0 0 1rem; }
@@ -22,8 +22,7 @@ th { color: var(--muted); font-weight: 500; font-size: .85rem; text-align: right
 td { text-align: right; border-bottom: 1px solid var(--rule); }
 th, td { padding: .45rem .6rem; white-space: nowrap; }
 .text { text-align: left; }
-td.text { white-space: normal; overflow-wrap: anywhere; }
-td[data-name="test"], td[data-name="finished"] { white-space: nowrap; }
+td[data-name="note"] { white-space: normal; min-width: 14rem; }
 tr.first { background: var(--first); }
 tr.first td:is([data-name="setting"], [data-name="run"]) { color: var(--accent); font-weight: 600; }
 tr.apart td { color: var(--muted); }
@@ -33,6 +32,7 @@ tr.apart td { color: var(--muted); }
   tr { border: 1px solid var(--rule); border-radius: .5rem; padding: .4rem .2rem; margin: 0 0 .75rem; }
   td, td.text { border: 0; padding: .15rem .6rem; display: flex; justify-content: space-between; gap: 1rem; text-align: right; }
   td::before { content: attr(data-name); color: var(--muted); font-weight: 400; flex: none; }
+  td, td[data-name="note"] { white-space: normal; overflow-wrap: anywhere; min-width: 0; }
   td:empty { display: none; }
 }
 """

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from envs.errors import ConfigError, ShapeError
-from rlplatform.evaluation.comparison import Contender, compare_policies
+from rlplatform.evaluation.comparison import Contender, compare_policies, said_p
 from rlplatform.evaluation.deflated import Trials
 from rlplatform.evaluation.significance import BootstrapConfig
 from tests.evaluation.conftest import track_of
@@ -80,3 +80,7 @@ def test_what_cannot_be_compared_is_refused():
         compare_policies([Contender(track=a), Contender(track=track_of(np.zeros(50), "short"))], market, FAST)
     with pytest.raises(ConfigError, match="holds 5 bars; a comparison needs at least 20"):
         compare_policies([Contender(track=a), Contender(track=b)], track_of([0.0] * 5, "market"))
+
+
+def test_a_p_value_in_a_sentence_has_one_relation_only():
+    assert [said_p(p) for p in (0.0251, 0.0004, float("nan"))] == ["p = 0.025", "p < 0.001", "p = –"]

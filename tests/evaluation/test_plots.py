@@ -6,7 +6,7 @@ from numpy.testing import assert_allclose
 
 from rlplatform.evaluation.allocation_plots import is_discrete, plot_actions, plot_weights
 from rlplatform.evaluation.figure_style import _spread
-from rlplatform.evaluation.plots import count, plot_drawdown, plot_equity, plot_learning_curve
+from rlplatform.evaluation.plots import _log_ticks, count, plot_drawdown, plot_equity, plot_learning_curve
 from tests.evaluation.conftest import dates, track_of
 
 RNG = np.random.default_rng(0)
@@ -25,6 +25,16 @@ def policy(**given):
 
 def lines(axes):
     return [line for line in axes.lines if len(line.get_xdata()) > 10]
+
+
+def test_a_log_axis_has_two_to_nine_round_ticks_inside_it_however_far_wealth_went():
+    assert _log_ticks(0.7, 3.1) == [0.8, 1, 1.5, 2, 3]
+    assert_allclose(_log_ticks(1e-86, 8e11), [1e-80, 1e-60, 1e-40, 1e-20, 1], rtol=1e-9)
+    for low in (0.03, 0.5, 1e-40, 1e-90):
+        for ratio in (3.01, 12.0, 1e3, 1e7, 1e12, 1e25, 1e60, 1e97, 1e180):
+            ticks = _log_ticks(low, low * ratio)
+            assert 2 <= len(ticks) <= 9, (low, ratio)
+            assert all(low * 0.97 <= tick <= low * ratio * 1.03 for tick in ticks)
 
 
 def test_the_equity_figure_states_its_finding_and_labels_the_main_baselines_only():
