@@ -317,6 +317,7 @@ def test_the_settings_travel_to_the_learner_as_they_are(ray_session):
 
 
 @pytest.mark.slow
+@pytest.mark.nightly  # the planted pair is learnt in every run of CI: test_offline_on_planted_pair.py
 def test_from_a_mixture_of_mediocre_policies_comes_one_better_than_the_best_of_them(ray_session):
     """Measured after seven iterations, seeds 0 to 2: 0.90 of the optimum; the best rule has 0.46."""
     data = register_episodes(mixture("planted_momentum"), Simplex(2))

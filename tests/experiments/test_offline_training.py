@@ -91,7 +91,7 @@ def test_an_offline_run_goes_on_where_it_stopped(finished, offline_yaml, tmp_pat
         ("training.algorithm=ppo", "learns from the environment and reads no dataset"),
         ("features.groups=[returns]", "here gives .*take the dataset's"),
         ("split.train=[2000-06-01, 2002-06-28]", "What was seen in training cannot be a test"),
-        ("training.algorithm=cql", "model.kind = 'gru'. Use model.kind: mlp"),
+        ("training.algorithm=cql", r"model.kind = 'gru' has memory\. Use mlp"),
         ("training.algorithm=sarsa", "training.algorithm = 'sarsa'; expected one of"),
     ],
 )
