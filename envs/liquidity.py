@@ -68,9 +68,13 @@ class Liquidity:
 
     def room(self, rows: Array, wealth: Array) -> Array:
         """Largest |Δw| (B, N) [fraction of wealth] at rows (B,) for accounts of wealth W (B,) [initial wealth]."""
-        at_start = self._backend.rows(self._at_start, rows)
-        size = at_most(at_least(wealth, SMALLEST), LARGEST)[..., None]
-        return at_start / (size.to(at_start.dtype) if self._backend.library == "torch" else size.astype(at_start.dtype))
+        return room_of(wealth, self._backend.rows(self._at_start, rows), self._backend)
+
+
+def room_of(wealth: Array, at_start: Array, backend: Backend) -> Array:
+    """Largest |Δw| (B, N) of accounts of wealth W (B,), from that of accounts of wealth 1 (B, N) or (N,)."""
+    size = at_most(at_least(wealth, SMALLEST), LARGEST)[..., None]
+    return at_start / (size.to(at_start.dtype) if backend.library == "torch" else size.astype(at_start.dtype))
 
 
 def trailing_mean(values: np.ndarray, bars: int) -> np.ndarray:

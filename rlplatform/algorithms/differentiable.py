@@ -56,7 +56,6 @@ class DifferentiableTrainingConfig(AlgorithmSettings):
         pretrain: start from an earlier run's policy instead of random weights, and stay near it while `kl_coeff` lasts.
     """
 
-    unit = "env_steps"
     takes_pretraining = True
 
     algorithm: Literal["differentiable"] = "differentiable"

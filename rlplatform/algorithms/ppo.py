@@ -74,7 +74,6 @@ class PPOTrainingConfig(AlgorithmSettings):
             weight for all steps.
     """
 
-    unit = "env_steps"
     takes_pretraining = True
     takes_quantile_critic = True
 

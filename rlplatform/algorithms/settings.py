@@ -21,17 +21,16 @@ class AlgorithmSettings:
 
     Attributes:
         unit: what the training's length is counted in.
-        needs_ray: whether it runs on Ray even where everything is in one process.
         takes_quantile_critic: whether it knows what to do with `model.critic`.
         takes_modes: whether it asks no more of the action distribution than a mixture has: samples and their density.
         takes_pretraining: whether a training can start from an earlier run, `pretrain`.
         figures: further numbers that the learner logs and `metrics.jsonl` shall show.
         pretrain: that run, or None.
+        total_env_steps: length of the training [env steps].
         num_learners: remote learner processes; 0 learns in this one.
     """
 
-    unit: ClassVar[Unit]
-    needs_ray: ClassVar[bool] = True
+    unit: ClassVar[Unit] = "env_steps"
     takes_quantile_critic: ClassVar[bool] = False
     takes_modes: ClassVar[bool] = True
     takes_pretraining: ClassVar[bool] = False
@@ -39,12 +38,18 @@ class AlgorithmSettings:
     pretrain: Any = None
 
     algorithm: str
+    total_env_steps: int
     num_learners: int
+
+    @property
+    def needs_ray(self) -> bool:
+        """Whether it runs on Ray even where everything is in one process."""
+        return True
 
     @property
     def length(self) -> int:
         """Of the training, in its unit."""
-        return getattr(self, "total_env_steps" if self.unit == "env_steps" else "gradient_steps")
+        return self.total_env_steps
 
     @property
     def num_processes(self) -> int:
@@ -85,6 +90,10 @@ class OfflineSettings(AlgorithmSettings):
     gradient_steps: int
     batch_size: int
     steps_per_iteration: int
+
+    @property
+    def length(self) -> int:
+        return self.gradient_steps
 
     def passes(self, done: int) -> int:
         return 3 * done * self.batch_size

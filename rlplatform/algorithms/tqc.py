@@ -72,7 +72,6 @@ class TQCTrainingConfig(AlgorithmSettings):
         metrics_window: episodes over which returns are averaged.
     """
 
-    unit = "env_steps"
     takes_modes = False
 
     algorithm: Literal["tqc"] = "tqc"

@@ -13,7 +13,7 @@ from envs.backend import Backend
 from envs.constraints import Constraints, ConstraintsConfig
 from envs.errors import ConfigError, ShapeError
 from envs.ledger import LedgerStep
-from envs.liquidity import LARGEST, SMALLEST, Liquidity, LiquidityConfig
+from envs.liquidity import Liquidity, LiquidityConfig, room_of
 from envs.tape import MarketTape
 from envs.terms import CapsConfig, CostConfig, FinancingConfig
 from rlplatform.evaluation.track import Track
@@ -99,11 +99,11 @@ Reach = Callable[[int, Array, Array, Array], Array]
 
 def _within(room: Array, limits: Array, caps: CapsConfig, symbols: Sequence[str]) -> Reach:
     """As the environments trade in a thin market."""
-    layer = Constraints(ConstraintsConfig(), caps, symbols, Backend())
+    backend = Backend()
+    layer = Constraints(ConstraintsConfig(), caps, symbols, backend)
 
     def reach(row: int, target: Array, held: Array, wealth: Array) -> Array:
-        size = np.clip(wealth, SMALLEST, LARGEST)[:, None]
-        return layer.apply(target, held, np.broadcast_to(limits[row], len(held)), room[row] / size)
+        return layer.apply(target, held, np.broadcast_to(limits[row], len(held)), room_of(wealth, room[row], backend))
 
     return reach
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
@@ -155,10 +155,8 @@ class JointActionValue(nn.Sequential):
     """Dense layers on features and action, read as one row."""
 
     def __init__(self, inputs: int, layers: tuple[int, ...], outputs: int, activation: Activation) -> None:
-        sizes, modules = (inputs, *layers), []
-        for before, after in pairwise(sizes):
-            modules += [dense_layer(before, after, activation=activation), activation_layer(activation)]
-        super().__init__(*modules, dense_layer(sizes[-1], outputs, gain=1.0))
+        sizes = (inputs, *layers)
+        super().__init__(*hidden_layers(sizes, activation), dense_layer(sizes[-1], outputs, gain=1.0))
 
     def forward(self, features: Tensor, action: Tensor) -> Tensor:
         """(..., F) and (..., A) → (..., outputs)."""
@@ -168,6 +166,14 @@ class JointActionValue(nn.Sequential):
 def activation_layer(name: Activation) -> nn.Module:
     """The layer of that name."""
     return _ACTIVATIONS[name]()
+
+
+def hidden_layers(sizes: Sequence[int], activation: Activation) -> list[nn.Module]:
+    """Dense layers from each size to the next, an activation after each; none for one size."""
+    modules: list[nn.Module] = []
+    for inputs, outputs in pairwise(sizes):
+        modules += [dense_layer(inputs, outputs, activation=activation), activation_layer(activation)]
+    return modules
 
 
 def dense_layer(inputs: int, outputs: int, gain: float | None = None, activation: Activation = "relu") -> nn.Linear:

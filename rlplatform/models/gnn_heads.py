@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import torch
 from torch import Tensor, nn
 
-from rlplatform.models.encoder import Activation, activation_layer, dense_layer
+from rlplatform.models.encoder import Activation, dense_layer, hidden_layers
 from rlplatform.models.heads import ActionHead, LogisticNormalHead
 
 
@@ -71,11 +69,8 @@ class NodeActionValue(nn.Module):
         first = int(isinstance(head, LogisticNormalHead))
         self.width, self.assets = width, slice(first, first + num_assets)
         sizes = (width + 1 + head.space().shape[0] - num_assets, *layers)
-        modules: list[nn.Module] = []
-        for inputs, size in pairwise(sizes):
-            modules += [dense_layer(inputs, size, activation=activation), activation_layer(activation)]
-        self.node = nn.Sequential(*modules)
-        self.mix = nn.Sequential(dense_layer(sizes[-1], sizes[-1], activation=activation), activation_layer(activation))
+        self.node = nn.Sequential(*hidden_layers(sizes, activation))
+        self.mix = nn.Sequential(*hidden_layers((sizes[-1], sizes[-1]), activation))
         self.value = dense_layer(sizes[-1], outputs, gain=1.0)
 
     def forward(self, features: Tensor, action: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
-from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from envs.errors import ConfigError
-from rlplatform.models.encoder import Activation, Encoder, EncoderConfig, activation_layer, dense_layer
+from rlplatform.models.encoder import Activation, Encoder, EncoderConfig, dense_layer, hidden_layers
 from rlplatform.models.gru import GRUConfig
 from rlplatform.models.heads import ActionHead
 from rlplatform.models.hierarchical_head import HierarchicalHead, ModesConfig
@@ -192,7 +191,5 @@ class ModeActors(nn.Module):
 
 
 def _actor(inputs: int, widths: tuple[int, ...], outputs: int, activation: Activation) -> nn.Module:
-    layers: list[nn.Module] = []
-    for before, after in pairwise((inputs, *widths)):
-        layers += [dense_layer(before, after, activation=activation), activation_layer(activation)]
-    return nn.Sequential(*layers, dense_layer(widths[-1] if widths else inputs, outputs, gain=0.01))
+    sizes = (inputs, *widths)
+    return nn.Sequential(*hidden_layers(sizes, activation), dense_layer(sizes[-1], outputs, gain=0.01))

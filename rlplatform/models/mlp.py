@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal
 
 from torch import Tensor, nn
 
 from envs.errors import ConfigError
-from rlplatform.models.encoder import Activation, Encoder, EncoderConfig, activation_layer, dense_layer
+from rlplatform.models.encoder import Activation, Encoder, EncoderConfig, hidden_layers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +40,7 @@ class MLPEncoder(Encoder):
         super().__init__()
         self.config = config
         self.feature_size, self.state_size = config.layers[-1], 0
-        modules: list[nn.Module] = []
-        for inputs, outputs in pairwise((obs_size, *config.layers)):
-            modules += [dense_layer(inputs, outputs, activation=config.activation), activation_layer(config.activation)]
-        self.layers = nn.Sequential(*modules)
+        self.layers = nn.Sequential(*hidden_layers((obs_size, *config.layers), config.activation))
 
     def forward_sequence(self, obs: Tensor, first: Tensor | None, state: Tensor) -> tuple[Tensor, Tensor]:
         return self.layers(obs), state
